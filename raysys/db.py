@@ -1,0 +1,112 @@
+"""The door to the SQL database: engines, transactions, dialect-independent inserts, migrations; no table is defined here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from filelock import FileLock
+from sqlalchemy.dialects import postgresql, sqlite
+
+from raysys.errors import Unavailable
+from raysys.settings import Settings
+
+MIGRATION_LOCK = 7_267_795  # any constant: the key of the advisory lock under which Postgres migrates
+CHUNK = 500  # rows of one INSERT: SQLite takes 32,766 variables at most
+
+
+def open_engine(url: str) -> sa.Engine:
+    """Return an engine for `url`: SQLite in WAL mode with a 30 s busy time-out, Postgres with liveness checks."""
+    if url.startswith("sqlite"):
+        path = sa.make_url(url).database
+        Path(str(path)).parent.mkdir(parents=True, exist_ok=True)
+        engine = sa.create_engine(url, connect_args={"timeout": 30})
+        sa.event.listen(engine, "connect", _tune_sqlite)
+        sa.event.listen(engine, "begin", _begin_immediate)
+        return engine
+    return sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=5, connect_args={"connect_timeout": 10})
+
+
+def _tune_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # the driver must not open transactions of its own: see _begin_immediate
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    # A transaction that reads first and writes later would fail with "database is locked" when another wrote between.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if not connection.get_execution_options().get("read") else "BEGIN")
+
+
+@contextmanager
+def reading(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Yield a connection for reading; a database that does not answer is `Unavailable`."""
+    with _translated(engine), engine.connect().execution_options(read=True) as connection:
+        yield connection
+
+
+@contextmanager
+def writing(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Yield a connection in a transaction that commits at the end, or leaves nothing behind."""
+    with _translated(engine), engine.begin() as connection:
+        yield connection
+
+
+@contextmanager
+def _translated(engine: sa.Engine) -> Iterator[None]:
+    try:
+        yield
+    except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
+        where = engine.url.render_as_string(hide_password=True)
+        raise Unavailable(
+            f"The database {where} does not answer: {error.orig}. Is it running, and was `raysys up` run once?",
+            database=where,
+        ) from error
+
+
+def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> int:
+    """Insert the rows whose primary key is not there yet; return how many that were."""
+    added = 0
+    for start in range(0, len(rows), CHUNK):
+        statement = _insert(connection, table).values(list(rows[start : start + CHUNK])).on_conflict_do_nothing()
+        added += connection.execute(statement.returning(*table.primary_key.columns)).all().__len__()
+    return added
+
+
+def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert `rows`; where the primary key is there, set every other given column anew."""
+    keys = [c.name for c in table.primary_key.columns]
+    for start in range(0, len(rows), CHUNK):
+        statement = _insert(connection, table).values(list(rows[start : start + CHUNK]))
+        changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+
+
+def _insert(connection: sa.Connection, table: sa.Table) -> Any:
+    return (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(table)
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the schema to the newest revision, under a lock: of many callers one migrates and the others wait."""
+    from alembic import command
+    from alembic.config import Config
+
+    engine = open_engine(settings.database)
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        with FileLock(settings.home / "migrate.lock"), _translated(engine), engine.connect() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+                connection.commit()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+    finally:
+        engine.dispose()

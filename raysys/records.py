@@ -1,0 +1,215 @@
+"""The frozen records that cross modules and processes: plain data, JSON both ways, no behaviour."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of every record; change one with `msgspec.structs.replace`."""
+
+
+def plain(record: Any) -> Any:
+    """Return `record` as dicts, lists, strings and numbers; times become ISO 8601 text."""
+    return msgspec.to_builtins(record)
+
+
+def revive(value: Any, kind: type[T]) -> T:
+    """Return the record of type `kind` that `plain` turned into `value`."""
+    return msgspec.convert(value, kind)
+
+
+class Window(Record):
+    """Hours from `start` to `end`, both included, aware UTC."""
+
+    start: datetime
+    end: datetime
+
+
+class Gap(Record):
+    """A run of `hours` hours without a value, from `start` to `end` included; `filled` when a snapshot interpolated it."""
+
+    column: str
+    start: datetime
+    end: datetime
+    hours: int
+    filled: bool = False
+
+
+class Rejection(Record):
+    """A row that was not stored: where it stood (`line` of a file, or a `key`), why, and what it held."""
+
+    key: str
+    reason: str
+    line: int | None = None
+    raw: dict[str, Any] = {}
+
+
+class ImportReport(Record):
+    """What an import did: rows read, stored anew, already known, and rejected."""
+
+    family: str
+    source: str
+    read: int
+    new: int
+    known: int
+    rejected: list[Rejection] = []
+
+
+class WindowReport(Record):
+    """What one window of a crawl brought: rows as in `ImportReport`, and the hours that the source does not have."""
+
+    window: Window
+    read: int
+    new: int
+    known: int
+    rejected: int
+    missing_hours: int
+
+
+class CrawlReport(Record):
+    """What a whole crawl brought, and what is left for the next one."""
+
+    family: str
+    source: str
+    series: str
+    windows: int
+    read: int
+    new: int
+    known: int
+    rejected: int
+    missing_hours: int
+    failed: list[str] = []
+    stopped: str | None = None
+
+
+class Snapshot(Record):
+    """An immutable table of rows, named by the hash of its content; `uri` is its Parquet file."""
+
+    hash: str
+    family: str
+    uri: str
+    rows: int
+    time_from: datetime | None = None
+    time_to: datetime | None = None
+    gaps: list[Gap] = []
+    created_at: datetime | None = None
+
+
+class Trial(Record):
+    """One configuration that a study tried, with its best validation metric (lower is better)."""
+
+    trial_id: str
+    run_id: str
+    config: dict[str, Any]
+    metric: float
+    seconds: float
+    epochs: int = 1
+
+
+class Study(Record):
+    """The outcome of a search: every trial, and the configuration that won on validation."""
+
+    family: str
+    metric_name: str
+    best: Trial
+    trials: list[Trial]
+
+
+class ModelFile(Record):
+    """An exported ONNX model in the artifact store, with its SHA-256 and what is needed to judge it."""
+
+    uri: str
+    sha256: str
+    size_bytes: int
+    config: dict[str, Any]
+    parity: float
+    parity_rows: int
+
+
+class Evaluation(Record):
+    """Metrics on the same held-out rows: `scores[who][metric]`, who is `model`, `champion` or a baseline's name."""
+
+    rows: int
+    scores: dict[str, dict[str, float]]
+    champion_version: str | None = None
+
+
+class Verdict(Record):
+    """What the gate said, check by check."""
+
+    passed: bool
+    reason: str
+    checks: dict[str, bool] = {}
+
+
+class ModelVersion(Record):
+    """A version of a family's model in the registry; `model_uri` is where its ONNX file lies."""
+
+    family: str
+    version: str
+    run_id: str
+    sha256: str
+    model_uri: str
+    aliases: list[str] = []
+    created_at: datetime | None = None
+    tags: dict[str, str] = {}
+
+
+class Promotion(Record):
+    """One move of an alias, never changed afterwards."""
+
+    id: str
+    family: str
+    alias: str
+    action: Literal["promote", "rollback", "adopt"]
+    to_version: str
+    from_version: str | None
+    actor: str
+    reason: str
+    at: datetime
+    report: dict[str, Any] = {}
+
+
+class Event(Record):
+    """A line in the life of a workflow run, for progress and for its history."""
+
+    workflow_id: str
+    at: datetime
+    step: str
+    message: str
+    done: int | None = None
+    total: int | None = None
+    fields: dict[str, Any] = {}
+
+
+class TrainReport(Record):
+    """The outcome of a training: what was made, how it scored, and whether it serves."""
+
+    family: str
+    snapshot: str
+    rows: int
+    trials: int
+    version: str
+    run_id: str
+    metric_name: str
+    evaluation: Evaluation
+    verdict: Verdict
+    promoted: bool
+    best: dict[str, Any] = {}
+
+
+class LoadedVersion(Record):
+    """What one replica serves now."""
+
+    replica: str
+    family: str
+    version: str
+    sha256: str
+    loaded_at: datetime
+    refused: str | None = None

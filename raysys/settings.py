@@ -1,0 +1,181 @@
+"""Every setting of raysys, read once into one frozen object; nothing else reads the environment."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+HOME_NAME = ".raysys"
+CONFIG_NAME = "raysys.toml"
+
+AtmosSource = Literal["kma", "open-meteo", "sample"]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+def nearest_home(start: Path) -> Path:
+    """Return the `.raysys` folder of `start` or of its nearest parent that has one, else `start/.raysys`."""
+    for folder in (start, *start.parents):
+        if (folder / HOME_NAME).is_dir():
+            return folder / HOME_NAME
+    return start / HOME_NAME
+
+
+def _absolute(value: Any) -> Any:
+    return Path(value).expanduser().absolute() if isinstance(value, str | Path) else value
+
+
+class Settings(BaseSettings):
+    """What raysys was told: `RAYSYS_*` variables, then `raysys.toml`, then these defaults.
+
+    `raysys.toml` is looked for in the working directory and then in the home.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="RAYSYS_", frozen=True, extra="ignore", populate_by_name=True)
+
+    home: Annotated[Path, BeforeValidator(_absolute)] = Field(
+        default_factory=lambda: nearest_home(Path.cwd()),
+        description="Folder of everything that raysys keeps on this machine.",
+    )
+    database_url: str = Field("", description="SQLAlchemy URL; a SQLite file in the home by default.")
+    artifacts: str = Field("", description="Folder or fsspec URL of snapshots, models and studies; in the home by default.")
+    mlflow_tracking_uri: str = Field(
+        "", description="MLflow server to use; by default `up` starts one of its own on `mlflow_port`."
+    )
+    http_host: str = Field("127.0.0.1", description="Address that predictions are served on.")
+    http_port: Port = Field(8000, description="TCP port that predictions are served on.")
+    mlflow_port: Port = Field(5000, description="TCP port of the MLflow server that `up` starts.")
+    api_token: SecretStr = Field(
+        SecretStr(""), description="Bearer token of /admin; made at the first `up` when empty, kept in the home."
+    )
+    max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body that is read, in bytes.")
+    families: tuple[str, ...] = Field(
+        (), description="Families to serve and to schedule, by name; every installed family when empty."
+    )
+
+    ray_address: str = Field(
+        "", alias="RAY_ADDRESS", description="Address of a running Ray cluster; `up` starts one of its own when empty."
+    )
+    ray_port: Port = Field(6379, description="TCP port of the Ray head's control store.")
+    ray_dashboard_port: Port = Field(8265, description="TCP port of the Ray dashboard and job API.")
+    ray_client_port: Port = Field(10001, description="TCP port of Ray's client server.")
+    ray_agent_port: Port = Field(52365, description="TCP port of the node's dashboard agent.")
+    ray_metrics_port: Port = Field(8080, description="TCP port that the node's Prometheus metrics are read from.")
+    haproxy_metrics_port: Port = Field(9101, description="TCP port of HAProxy's own metrics.")
+    num_cpus: int | None = Field(None, ge=1, description="CPUs that Ray may plan with; all of the machine by default.")
+
+    atmos_source: AtmosSource = Field("sample", description="Where hourly weather comes from.")
+    atmos_station: str = Field("108", description="Station that is crawled (KMA number; 108 is Seoul).")
+    atmos_latitude: float = Field(37.5714, ge=-90, le=90, description="Latitude for open-meteo, in degrees.")
+    atmos_longitude: float = Field(126.9658, ge=-180, le=180, description="Longitude for open-meteo, in degrees.")
+    atmos_history_days: int = Field(730, ge=10, description="Days that a crawl without `since` reaches back at first.")
+    kma_service_key: SecretStr = Field(SecretStr(""), description="Service key of data.go.kr, decoded or encoded form.")
+    kma_base_url: str = Field("https://apis.data.go.kr/1360000", description="Root of the KMA service.")
+    open_meteo_base_url: str = Field("https://archive-api.open-meteo.com", description="Root of the Open-Meteo archive.")
+    source_timeout_seconds: float = Field(20.0, gt=0, description="Longest wait for one answer of a source, in seconds.")
+    source_attempts: int = Field(6, ge=1, le=20, description="Attempts for one page of a source before it is given up.")
+    source_backoff_seconds: float = Field(0.5, ge=0, description="First pause between attempts, in seconds; doubles.")
+
+    train_trials: int = Field(10, ge=1, le=1000, description="Trials of a study when the caller names no number.")
+    trial_cpus: float = Field(1.0, gt=0, description="CPUs of one trial.")
+    seed: int = Field(20260101, ge=0, description="Seed of every random choice of a training.")
+
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`json` lines, `console` text, or `auto`: text on a terminal, JSON elsewhere."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, url: str) -> str:
+        if url and not url.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg2://")):
+            raise ValueError("use sqlite:///FILE or postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE")
+        return url.replace("postgresql://", "postgresql+psycopg2://", 1)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources: arguments, environment, `raysys.toml`, defaults."""
+        known = {**env_settings(), **init_settings()}
+        home = Path(known.get("home") or nearest_home(Path.cwd()))
+        files = [home / CONFIG_NAME, Path.cwd() / CONFIG_NAME]
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=files)
+
+    @property
+    def database(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database_url or f"sqlite:///{self.home / 'raysys.db'}"
+
+    @property
+    def workflow_database(self) -> str:
+        """The SQLAlchemy URL of the workflow engine: a file of its own on SQLite, the same database on Postgres."""
+        if self.database.startswith("sqlite"):
+            return self.database.removesuffix(".db") + "-workflows.db"
+        return self.database
+
+    @property
+    def artifact_root(self) -> str:
+        """The folder or URL of the artifact store, without a slash at its end."""
+        return (self.artifacts or str(self.home / "artifacts")).rstrip("/")
+
+    @property
+    def tracking_uri(self) -> str:
+        """The HTTP address of MLflow."""
+        return (self.mlflow_tracking_uri or f"http://127.0.0.1:{self.mlflow_port}").rstrip("/")
+
+    @property
+    def runs_mlflow(self) -> bool:
+        """Whether `up` starts an MLflow server of its own."""
+        return not self.mlflow_tracking_uri
+
+    @property
+    def http_url(self) -> str:
+        """The address that predictions are asked at from this machine."""
+        host = "127.0.0.1" if self.http_host in ("0.0.0.0", "") else self.http_host  # noqa: S104  an address to compare with
+        return f"http://{host}:{self.http_port}"
+
+    @property
+    def dashboard_url(self) -> str:
+        """The address of the Ray dashboard and job API on this machine."""
+        return f"http://127.0.0.1:{self.ray_dashboard_port}"
+
+    @property
+    def session_folder(self) -> Path:
+        """The folder of Ray's session: short, since a UNIX socket path may have 107 bytes at most."""
+        digest = hashlib.sha256(str(self.home).encode()).hexdigest()[:10]
+        return Path(tempfile.gettempdir()) / f"raysys-{digest}"
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables that make a child process read these very settings."""
+        values = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if value is None or value == field.get_default():
+                continue
+            values[str(field.alias or f"RAYSYS_{name.upper()}")] = _plain(value)
+        return {**values, "RAYSYS_HOME": str(self.home)}
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, tuple):
+        import json
+
+        return json.dumps(value)
+    return str(value)
