@@ -14,7 +14,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from raysys.errors import Unavailable
 from raysys.settings import Settings
 
-MIGRATION_LOCK = 7_267_795  # any constant: the key of the advisory lock under which Postgres migrates
+MIGRATION_LOCK = (
+    7_267_795  # any constant: the key of the advisory lock under which Postgres migrates
+)
 CHUNK = 500  # rows of one INSERT: SQLite takes 32,766 variables at most
 
 
@@ -27,11 +29,15 @@ def open_engine(url: str) -> sa.Engine:
         sa.event.listen(engine, "connect", _tune_sqlite)
         sa.event.listen(engine, "begin", _begin_immediate)
         return engine
-    return sa.create_engine(url, pool_pre_ping=True, pool_size=5, max_overflow=5, connect_args={"connect_timeout": 10})
+    return sa.create_engine(
+        url, pool_pre_ping=True, pool_size=5, max_overflow=5, connect_args={"connect_timeout": 10}
+    )
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # the driver must not open transactions of its own: see _begin_immediate
+    connection.isolation_level = (
+        None  # the driver must not open transactions of its own: see _begin_immediate
+    )
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
@@ -41,7 +47,9 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
 
 def _begin_immediate(connection: sa.Connection) -> None:
     # A transaction that reads first and writes later would fail with "database is locked" when another wrote between.
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if not connection.get_execution_options().get("read") else "BEGIN")
+    connection.exec_driver_sql(
+        "BEGIN IMMEDIATE" if not connection.get_execution_options().get("read") else "BEGIN"
+    )
 
 
 @contextmanager
@@ -74,7 +82,11 @@ def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[s
     """Insert the rows whose primary key is not there yet; return how many that were."""
     added = 0
     for start in range(0, len(rows), CHUNK):
-        statement = _insert(connection, table).values(list(rows[start : start + CHUNK])).on_conflict_do_nothing()
+        statement = (
+            insert_statement(connection, table)
+            .values(list(rows[start : start + CHUNK]))
+            .on_conflict_do_nothing()
+        )
         added += connection.execute(statement.returning(*table.primary_key.columns)).all().__len__()
     return added
 
@@ -83,12 +95,13 @@ def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, 
     """Insert `rows`; where the primary key is there, set every other given column anew."""
     keys = [c.name for c in table.primary_key.columns]
     for start in range(0, len(rows), CHUNK):
-        statement = _insert(connection, table).values(list(rows[start : start + CHUNK]))
+        statement = insert_statement(connection, table).values(list(rows[start : start + CHUNK]))
         changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
 
 
-def _insert(connection: sa.Connection, table: sa.Table) -> Any:
+def insert_statement(connection: sa.Connection, table: sa.Table) -> Any:
+    """Return an INSERT into `table` that knows ON CONFLICT in the dialect of `connection`."""
     return (sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert)(table)
 
 
@@ -102,9 +115,15 @@ def migrate(settings: Settings) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
-        with FileLock(settings.home / "migrate.lock"), _translated(engine), engine.connect() as connection:
+        with (
+            FileLock(settings.home / "migrate.lock"),
+            _translated(engine),
+            engine.connect() as connection,
+        ):
             if connection.dialect.name == "postgresql":
-                connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+                connection.execute(
+                    sa.text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK}
+                )
                 connection.commit()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")

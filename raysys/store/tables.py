@@ -6,9 +6,10 @@ import datetime as dt
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
 
 metadata = sa.MetaData()
-JSON = sa.JSON().with_variant(sa.dialects.postgresql.JSONB(), "postgresql")
+JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
 class UTC(sa.TypeDecorator[dt.datetime]):
@@ -74,7 +75,7 @@ quarantine = sa.Table(
     "quarantine",
     metadata,
     sa.Column("id", sa.String(64), primary_key=True),
-    sa.Column("family", sa.String(64), nullable=False),
+    sa.Column("family", sa.String(64), nullable=False, index=True),
     sa.Column("key", sa.String(255), nullable=False),
     sa.Column("line", sa.Integer),
     sa.Column("reason", sa.Text, nullable=False),

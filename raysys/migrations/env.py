@@ -1,0 +1,22 @@
+"""What Alembic runs: it migrates on the connection that `raysys.db.migrate` hands over, and configures no logging."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from raysys.store.tables import metadata
+
+
+def migrate() -> None:
+    """Run the pending revisions in one transaction, on SQLite too."""
+    context.configure(
+        connection=context.config.attributes["connection"],
+        target_metadata=metadata,
+        transactional_ddl=True,
+        compare_type=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+migrate()  # Alembic executes this file, and no other module imports it

@@ -1,0 +1,87 @@
+"""Labelled rows of the tabular families; what a row means is the family's business."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import sqlalchemy as sa
+
+from raysys import db
+from raysys.records import Rejection
+from raysys.store import quarantine
+from raysys.store.tables import examples
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def add(
+    engine: sa.Engine,
+    *,
+    family: str,
+    rows: list[dict[str, Any]],
+    source: str,
+    workflow_id: str | None,
+    now: datetime,
+    rejections: Sequence[Rejection] = (),
+) -> tuple[int, int]:
+    """Store rows and refused rows in one transaction; return how many rows were new and how many known.
+
+    A row that stands in `rows` twice is stored twice, once; the same rows again add nothing.
+    """
+    rest = {"family": family, "source": source[:255], "workflow_id": workflow_id, "stored_at": now}
+    with db.writing(engine) as connection:
+        start = _next_position(connection, family)
+        keyed = [
+            {**key, "position": start + i, "values": row, **rest}
+            for i, (key, row) in enumerate(zip(_keys(rows), rows, strict=True))
+        ]
+        new = db.insert_new(connection, examples, keyed)
+        quarantine.put(
+            connection, rejections, family=family, source=source, workflow_id=workflow_id, now=now
+        )
+    return new, len(rows) - new
+
+
+def _keys(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Name each row by its content and by how often the same content stood before it."""
+    seen: Counter[str] = Counter()
+    keys = []
+    for row in rows:
+        key = hashlib.sha256(msgspec.json.encode(row, order="sorted")).hexdigest()
+        keys.append({"key": key, "occurrence": seen[key]})
+        seen[key] += 1
+    return keys
+
+
+def _next_position(connection: sa.Connection, family: str) -> int:
+    query = sa.select(sa.func.max(examples.c.position)).where(examples.c.family == family)
+    last = connection.execute(query).scalar_one()
+    return 0 if last is None else last + 1
+
+
+def read(engine: sa.Engine, family: str) -> pd.DataFrame:
+    """Return the rows of `family` in the order they came, with their fields as columns in alphabetical order."""
+    import pandas as pd
+
+    query = (
+        sa.select(examples.c["values"])
+        .where(examples.c.family == family)
+        .order_by(examples.c.position, examples.c.key, examples.c.occurrence)
+    )
+    with db.reading(engine) as connection:
+        rows = connection.execute(query).scalars().all()
+    frame = pd.DataFrame(list(rows))
+    return frame[sorted(frame.columns)]
+
+
+def count(engine: sa.Engine, family: str) -> int:
+    """Return how many rows `family` has."""
+    query = sa.select(sa.func.count()).select_from(examples).where(examples.c.family == family)
+    with db.reading(engine) as connection:
+        return int(connection.execute(query).scalar_one())

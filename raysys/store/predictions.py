@@ -1,0 +1,17 @@
+"""Predictions that were served; the truth they are compared with is in `observations`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from raysys import db
+from raysys.store.tables import predictions
+
+
+def append_many(engine: sa.Engine, rows: Sequence[dict[str, Any]]) -> int:
+    """Append `rows` (the columns of the table); one whose id is there is left alone. Return how many were new."""
+    with db.writing(engine) as connection:
+        return db.insert_new(connection, predictions, rows)

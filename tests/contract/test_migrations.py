@@ -1,0 +1,103 @@
+"""The schema: migrated once whoever asks, and equal to the tables."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from raysys import db
+from raysys.errors import Unavailable
+from raysys.settings import Settings
+from raysys.store.tables import metadata
+
+MIGRATE = "from raysys import db; from raysys.settings import Settings; db.migrate(Settings())"
+
+
+def test_migrated_schema_equals_the_tables(engine: sa.Engine) -> None:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_migrating_again_changes_nothing(settings: Settings, engine: sa.Engine) -> None:
+    db.migrate(settings)
+    with db.reading(engine) as connection:
+        assert connection.execute(
+            sa.text("SELECT version_num FROM alembic_version")
+        ).scalars().all() == ["0001"]
+
+
+def test_two_processes_may_migrate_at_once(settings: Settings) -> None:
+    command = [sys.executable, "-c", MIGRATE]
+    both = [
+        subprocess.Popen(command, env=_environment(settings), stderr=subprocess.PIPE)
+        for _ in range(2)
+    ]
+    outcomes = [process.communicate(timeout=60)[1].decode() for process in both]
+    assert outcomes == ["", ""]
+    assert [process.returncode for process in both] == [0, 0]
+    engine = db.open_engine(settings.database)
+    assert {"promotions", "observations"} <= set(sa.inspect(engine).get_table_names())
+    engine.dispose()
+
+
+def test_two_homes_of_one_database_may_migrate_at_once(settings: Settings, tmp_path) -> None:
+    if settings.database.startswith("sqlite"):
+        pytest.skip("a SQLite file belongs to one home")
+    command = [sys.executable, "-c", MIGRATE]
+    homes = [{**_environment(settings), "RAYSYS_HOME": str(tmp_path / name)} for name in "ab"]
+    both = [subprocess.Popen(command, env=home, stderr=subprocess.PIPE) for home in homes]
+    assert [process.communicate(timeout=60)[1].decode() for process in both] == ["", ""]
+
+
+def test_failed_migration_leaves_nothing(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alembic import op
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("planted")
+
+    monkeypatch.setattr(op, "create_index", fail)
+    with pytest.raises(RuntimeError, match="planted"):
+        db.migrate(settings)
+    engine = db.open_engine(settings.database)
+    assert "observations" not in sa.inspect(engine).get_table_names()
+    engine.dispose()
+    monkeypatch.undo()
+    db.migrate(settings)
+
+
+@pytest.mark.parametrize(
+    "statement", ["UPDATE promotions SET reason = 'x'", "DELETE FROM promotions"]
+)
+def test_promotions_refuse_change(engine: sa.Engine, statement: str) -> None:
+    row = {"id": "a", "family": "f", "alias": "champion", "action": "promote", "to_version": "1"}
+    insert = (
+        "INSERT INTO promotions (id, family, alias, action, to_version, actor, reason, report, at) "
+        "VALUES (:id, :family, :alias, :action, :to_version, 'me', 'r', '{}', '2026-01-01 00:00:00')"
+    )
+    with db.writing(engine) as connection:
+        connection.execute(sa.text(insert), row)
+    with pytest.raises(sa.exc.DBAPIError, match="append-only"), engine.begin() as connection:
+        connection.execute(sa.text(statement))
+
+
+def test_absent_database_is_unavailable_without_its_password(tmp_path) -> None:
+    engine = db.open_engine("postgresql+psycopg2://u:hidden@127.0.0.1:1/none")
+    with pytest.raises(Unavailable) as caught, db.reading(engine) as connection:
+        connection.execute(sa.text("SELECT 1"))
+    assert "hidden" not in str(caught.value)
+    engine.dispose()
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    import os
+
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("RAYSYS_")}
+    return {**kept, **settings.environment()}
