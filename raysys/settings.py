@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
+    JsonConfigSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -17,6 +19,7 @@ from pydantic_settings import (
 
 HOME_NAME = ".raysys"
 CONFIG_NAME = "raysys.toml"
+RUNNING_NAME = "running.json"
 
 AtmosSource = Literal["kma", "open-meteo", "sample"]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -37,7 +40,8 @@ def _absolute(value: Any) -> Any:
 class Settings(BaseSettings):
     """What raysys was told: `RAYSYS_*` variables, then `raysys.toml`, then these defaults.
 
-    `raysys.toml` is looked for in the working directory and then in the home.
+    `raysys.toml` is looked for in the working directory and then in the home. While `up` runs, what it was told stands
+    in for the defaults, so that a command in another terminal finds the same ports and database.
     """
 
     model_config = SettingsConfigDict(env_prefix="RAYSYS_", frozen=True, extra="ignore", populate_by_name=True)
@@ -110,11 +114,15 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order the sources: arguments, environment, `raysys.toml`, defaults."""
+        """Order the sources: arguments, environment, `raysys.toml`, what runs now, defaults."""
         known = {**env_settings(), **init_settings()}
         home = Path(known.get("home") or nearest_home(Path.cwd()))
-        files = [home / CONFIG_NAME, Path.cwd() / CONFIG_NAME]
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=files)
+        return (
+            init_settings,
+            env_settings,
+            TomlConfigSettingsSource(settings_cls, toml_file=[home / CONFIG_NAME, Path.cwd() / CONFIG_NAME]),
+            JsonConfigSettingsSource(settings_cls, json_file=home / RUNNING_NAME),
+        )
 
     @property
     def database(self) -> str:
@@ -160,22 +168,25 @@ class Settings(BaseSettings):
         digest = hashlib.sha256(str(self.home).encode()).hexdigest()[:10]
         return Path(tempfile.gettempdir()) / f"raysys-{digest}"
 
+    def changed(self) -> dict[str, Any]:
+        """Return what differs from the defaults, secrets in the clear, as JSON would hold it."""
+        return {
+            name: _plain(getattr(self, name))
+            for name, field in type(self).model_fields.items()
+            if name != "home" and getattr(self, name) != field.get_default()
+        }
+
     def environment(self) -> dict[str, str]:
         """Return the variables that make a child process read these very settings."""
-        values = {}
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if value is None or value == field.get_default():
-                continue
-            values[str(field.alias or f"RAYSYS_{name.upper()}")] = _plain(value)
+        fields = type(self).model_fields
+        values = {
+            str(fields[name].alias or f"RAYSYS_{name.upper()}"): json.dumps(v) if isinstance(v, list) else str(v)
+            for name, v in self.changed().items()
+        }
         return {**values, "RAYSYS_HOME": str(self.home)}
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
-    if isinstance(value, tuple):
-        import json
-
-        return json.dumps(value)
-    return str(value)
+    return list(value) if isinstance(value, tuple) else value

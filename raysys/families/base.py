@@ -126,6 +126,10 @@ class Family(ABC):
     def split(self, table: pd.DataFrame, seed: int) -> Parts:
         """Cut a snapshot's table into arrays; the same table and seed give the same arrays."""
 
+    def sample(self, seed: int) -> list[dict[str, Any]]:
+        """Return simulated rows for the offline demo; none for a family that is crawled or has no simulation."""
+        return []
+
     # -- training --------------------------------------------------------------------------------------------------
 
     @abstractmethod

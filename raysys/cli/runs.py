@@ -1,0 +1,143 @@
+"""`raysys runs` and the following of a run: what a workflow does, step by step."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from raysys.cli import screen
+from raysys.cli.context import AsJson, opened
+from raysys.durable import Client
+from raysys.records import Event, Run
+
+app = typer.Typer(no_args_is_help=True, help="Workflow runs and their steps.")
+
+RunId = Annotated[str, typer.Argument(help="The id of a run, as `raysys runs list` shows it.", metavar="ID")]
+
+
+@app.command("list")
+def list_runs(
+    name: Annotated[str | None, typer.Option(help="Only runs of this workflow, such as train.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """List the latest runs."""
+    with opened() as runtime:
+        runs = runtime.durable.list(name=name, limit=limit)
+    if as_json:
+        screen.show_json(runs)
+        return
+    screen.show_rows(
+        "Runs",
+        ("id", "workflow", "status", "started (UTC)", "ended (UTC)", "error"),
+        [(r.id, r.name, r.status, r.started_at, r.ended_at, r.error) for r in runs],
+        empty="Nothing ran yet. Start a run: `raysys crawl FAMILY` or `raysys train FAMILY`.",
+    )
+
+
+@app.command("show")
+def show(
+    id: RunId,
+    follow: Annotated[bool, typer.Option("--follow", help="Show progress until the run ends.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show one run: its status, each step, where it ran, and the last lines of its log."""
+    with opened() as runtime:
+        if follow:
+            show_progress(runtime.durable, id)
+        run, steps = runtime.durable.run(id), runtime.durable.steps(id)
+        events = [event for _, event in runtime.durable.events(id)]
+    if as_json:
+        screen.show_json({"run": run, "steps": steps, "events": events})
+        return
+    screen.say(f"{run.id}: {run.status}" + (f" ({run.error_type}: {run.error})" if run.error else ""))
+    screen.show_rows(
+        "Steps",
+        ("no", "step", "status", "attempts", "started (UTC)", "seconds", "where", "error"),
+        [(s.number, s.name, s.status, s.attempts, s.started_at, s.seconds, s.where, s.error) for s in steps],
+        empty="No step has begun yet.",
+    )
+    for event in events[-15:]:
+        screen.say(line_of(event))
+
+
+@app.command("cancel")
+def cancel(id: RunId) -> None:
+    """Stop a run; the step that runs now is ended too."""
+    with opened() as runtime:
+        runtime.durable.cancel(id)
+    screen.say(f"{id} is canceled. `raysys runs resume {id}` goes on from its last finished step.")
+
+
+@app.command("resume")
+def resume(id: RunId) -> None:
+    """Go on with a canceled or interrupted run from its last finished step."""
+    with opened() as runtime:
+        runtime.durable.resume(id)
+    screen.say(f"{id} goes on.")
+
+
+@app.command("fork")
+def fork(
+    id: RunId,
+    step: Annotated[int | None, typer.Option(min=1, help="The first step to run again; the failed one by default.")] = None,
+) -> None:
+    """Run a finished run again from one of its steps, under a new id."""
+    with opened() as runtime:
+        screen.say(runtime.durable.fork(id, step))
+
+
+@app.command("delete")
+def delete(id: RunId) -> None:
+    """Forget a run that has ended."""
+    with opened() as runtime:
+        runtime.durable.delete(id)
+    screen.say(f"{id} is deleted.")
+
+
+def finish(client: Client, id: str, *, wait: bool) -> Run | None:
+    """Print the id of a started run; with `wait`, show its progress, and end with exit code 1 when it failed."""
+    screen.say(id)
+    if not wait:
+        return None
+    show_progress(client, id)
+    run = client.run(id)
+    if run.status != "SUCCESSFUL":
+        screen.err.print(f"[bold red]error:[/] {id} is {run.status}. {screen.escape(run.error or '')}")
+        screen.err.print(f"See `raysys runs show {id}`.")
+        raise typer.Exit(1)
+    return run
+
+
+def show_progress(client: Client, id: str) -> None:
+    """Show a run's events as they come: bars on a terminal, lines elsewhere."""
+    if not screen.err.is_terminal:
+        for event in client.follow(id):
+            screen.err.print(screen.escape(line_of(event)))
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=screen.err) as progress:
+        bars: dict[str, Any] = {}
+        for event in client.follow(id):
+            if event.step not in bars:
+                bars[event.step] = progress.add_task(event.step, total=event.total)
+            description = f"{screen.escape(event.step)}: {screen.escape(event.message)}"
+            progress.update(
+                bars[event.step], description=description, **_counts(event)
+            )
+
+
+def _counts(event: Event) -> dict[str, int]:
+    return {
+        name: value
+        for name, value in (("completed", event.done), ("total", event.total))
+        if value is not None
+    }
+
+
+def line_of(event: Event) -> str:
+    """Return an event as one line of text."""
+    count = f" [{event.done}/{event.total}]" if event.total else ""
+    return f"{event.at:%H:%M:%S} {event.step}{count} {event.message}"

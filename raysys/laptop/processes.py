@@ -1,0 +1,127 @@
+"""The processes that belong to one home: spawned with a mark in their environment, found and ended by it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import psutil
+
+from raysys.errors import Conflict, Unavailable
+
+MARK = "RAYSYS_STACK"
+
+
+def mark_of(home: Path) -> str:
+    """Return the value of the mark that every process of `home` carries."""
+    return hashlib.sha256(str(home).encode()).hexdigest()[:16]
+
+
+def spawn(
+    command: list[str], *, home: Path, environment: Mapping[str, str], log: Path
+) -> subprocess.Popen[bytes]:
+    """Start `command` in a session of its own, marked as one of `home`, its output appended to `log`."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            command,
+            env={**os.environ, **environment, MARK: mark_of(home)},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def find(home: Path) -> list[psutil.Process]:
+    """Return the living processes that carry the mark of `home`, whoever started them."""
+    mark = mark_of(home)
+    return [p for p in psutil.process_iter() if p.pid != os.getpid() and _carries(p, mark)]
+
+
+def _carries(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE
+    except (psutil.Error, OSError):  # gone meanwhile, or another user's: not ours either way
+        return False
+
+
+def end(processes: Iterable[psutil.Process], *, grace_seconds: float = 8.0) -> None:
+    """Ask the processes to end, then kill what is left after `grace_seconds`."""
+    processes = list(processes)
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    _, left = psutil.wait_procs(processes, timeout=grace_seconds)
+    for process in left:
+        _signal(process, signal.SIGKILL)
+    psutil.wait_procs(left, timeout=5)
+
+
+def _signal(process: psutil.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except psutil.Error:
+        return
+
+
+def end_all(home: Path, *, grace_seconds: float = 8.0) -> int:
+    """End every process of `home`, also those that others start meanwhile; return how many there were."""
+    count = 0
+    while processes := find(home):
+        count += len(processes)
+        end(processes, grace_seconds=grace_seconds)
+    return count
+
+
+def wait_until(
+    check: Callable[[], bool],
+    what: str,
+    *,
+    timeout_seconds: float,
+    process: subprocess.Popen[bytes] | None = None,
+    log: Path | None = None,
+    interval_seconds: float = 0.2,
+) -> None:
+    """Wait until `check` holds; raise Unavailable with the end of `log` on time-out or when `process` has ended."""
+    deadline = time.monotonic() + timeout_seconds
+    while not check():
+        ended = process is not None and process.poll() is not None
+        if ended or time.monotonic() > deadline:
+            why = "ended early" if ended else f"was not ready after {timeout_seconds:.0f} s"
+            raise Unavailable(f"{what} {why}.{_tail(log)}", what=what)
+        time.sleep(interval_seconds)
+
+
+def _tail(log: Path | None, lines: int = 12) -> str:
+    if log is None or not log.exists():
+        return ""
+    text = "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
+    return f" The end of {log}:\n{text}"
+
+
+def refuse_taken(ports: Mapping[str, int], home: Path) -> None:
+    """Raise Conflict when a port is taken by a process that is not one of `home`; `ports` is by setting name."""
+    listening = {c.laddr.port: c.pid for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
+    own = {p.pid for p in find(home)}
+    taken = [
+        f"{name.upper()}={port} is taken by {_describe(listening[port])}"
+        for name, port in ports.items()
+        if port in listening and listening[port] not in own
+    ]
+    if taken:
+        raise Conflict(
+            f"Some ports are not free: {'; '.join(taken)}. End that process, or set RAYSYS_<NAME> to another port.",
+            taken=taken,
+        )
+
+
+def _describe(pid: int | None) -> str:
+    try:
+        return f"process {pid} ({psutil.Process(pid).name()})" if pid else "a process of another user"
+    except psutil.Error:
+        return f"process {pid}"

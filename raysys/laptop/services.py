@@ -1,0 +1,106 @@
+"""The long-lived services of one machine and how each is started: the MLflow server and the head of the Ray cluster."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+
+from raysys.laptop import processes
+from raysys.laptop.dashboard import Dashboard
+from raysys.settings import Settings
+
+MLFLOW_SECONDS = 180.0
+RAY_SECONDS = 180.0
+# What a laptop does not need: no anonymous statistics, no background jobs, no gateway to language models.
+MLFLOW_ENVIRONMENT = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_ENABLE_AI_GATEWAY": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+def executable(name: str) -> str:
+    """Return the path of a program that was installed beside this Python."""
+    return str(Path(sys.executable).parent / name)
+
+
+class MlflowServer:
+    """The tracking server and registry: SQLite and files in the home, proxied artifacts."""
+
+    name = "MLflow"
+
+    def __init__(self, settings: Settings, environment: dict[str, str]) -> None:
+        self._settings = settings
+        self._environment = environment
+        self.log = settings.home / "logs" / "mlflow.log"
+
+    def alive(self) -> bool:
+        """Return whether the server answers its health check."""
+        try:
+            return httpx.get(f"{self._settings.tracking_uri}/health", timeout=3.0).is_success
+        except httpx.HTTPError:
+            return False
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the server; it is ready when `alive` holds."""
+        settings = self._settings
+        store = settings.database if settings.database_url.startswith("postgresql") else ""
+        command = [
+            *(sys.executable, "-m", "mlflow", "server"),
+            *("--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1"),
+            *("--backend-store-uri", store or f"sqlite:///{settings.home / 'mlflow.db'}"),
+            *("--serve-artifacts", "--artifacts-destination", f"{settings.artifact_root}/mlflow"),
+        ]
+        environment = {**self._environment, **MLFLOW_ENVIRONMENT}
+        return processes.spawn(command, home=settings.home, environment=environment, log=self.log)
+
+    def wait(self, process: subprocess.Popen[bytes] | None) -> None:
+        """Wait until the server answers; raises Unavailable with the end of its log."""
+        processes.wait_until(
+            self.alive, "The MLflow server", timeout_seconds=MLFLOW_SECONDS, process=process, log=self.log
+        )
+
+
+class RayHead:
+    """The head node of a Ray cluster of one machine, reachable from this machine only."""
+
+    name = "Ray"
+
+    def __init__(self, settings: Settings, environment: dict[str, str], token: str) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._token = token
+        self.log = settings.home / "logs" / "ray.log"
+
+    def alive(self) -> bool:
+        """Return whether the cluster's control store answers."""
+        with Dashboard(self._settings.dashboard_url, self._token) as dashboard:
+            return dashboard.alive()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start the head; the command stays as the parent of what it starts."""
+        settings = self._settings
+        settings.session_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        command = [
+            *(executable("ray"), "start", "--head", "--block", "--disable-usage-stats"),
+            *("--node-ip-address", "127.0.0.1", "--port", str(settings.ray_port)),
+            *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(settings.ray_dashboard_port)),
+            *("--dashboard-agent-listen-port", str(settings.ray_agent_port)),
+            *("--ray-client-server-port", str(settings.ray_client_port)),
+            *("--metrics-export-port", str(settings.ray_metrics_port)),
+            *("--temp-dir", str(settings.session_folder)),
+            *("--object-store-memory", str(256 * 2**20)),
+            *(("--num-cpus", str(settings.num_cpus)) if settings.num_cpus else ()),
+        ]
+        return processes.spawn(command, home=settings.home, environment=self._environment, log=self.log)
+
+    def wait(self, process: subprocess.Popen[bytes] | None) -> None:
+        """Wait until the dashboard and the control store answer; raises Unavailable with the end of the log."""
+        processes.wait_until(
+            self.alive, "The Ray head", timeout_seconds=RAY_SECONDS, process=process, log=self.log
+        )

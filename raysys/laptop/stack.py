@@ -1,0 +1,196 @@
+"""Everything that runs for one home: brought up in order, looked at, and ended; each part is started only if it is down."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from typing import Any
+
+from filelock import FileLock
+
+from raysys import db, durable, families
+from raysys.errors import Conflict, Unavailable
+from raysys.laptop import processes, tokens
+from raysys.laptop.dashboard import Dashboard
+from raysys.laptop.services import MlflowServer, RayHead
+from raysys.serving.config import serve_config, serve_environment
+from raysys.settings import RUNNING_NAME, Settings
+
+Notify = Callable[[str], None]
+
+APPLICATIONS_SECONDS = 180.0
+ACTORS = ("raysys-worker", "raysys-watcher")
+PORTS = (
+    "http_port",
+    "ray_port",
+    "ray_dashboard_port",
+    "ray_client_port",
+    "ray_agent_port",
+    "ray_metrics_port",
+    "haproxy_metrics_port",
+)
+
+
+class Stack:
+    """The processes of one home on this machine."""
+
+    def __init__(self, settings: Settings, notify: Notify = lambda _message: None) -> None:
+        self.settings = settings
+        self._notify = notify
+        self._running = settings.home / RUNNING_NAME
+
+    def up(self) -> None:
+        """Start what does not run yet and return when all of it is ready; of two calls at once one waits."""
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.settings.home / "up.lock"):
+            self._refuse_other_settings()
+            self._write_running()
+            self._start_services()
+            self._deploy()
+
+    def down(self) -> int:
+        """End every process that `up` started, and theirs; return how many there were."""
+        self.settings.home.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.settings.home / "up.lock"):
+            count = processes.end_all(self.settings.home)
+            self._running.unlink(missing_ok=True)
+            shutil.rmtree(self.settings.session_folder, ignore_errors=True)
+            return count
+
+    def status(self) -> dict[str, Any]:
+        """Return what runs, as plain data: each part's state, the addresses, the applications and the actors."""
+        settings = self.settings
+        token = tokens.ray_token(settings)
+        ray = RayHead(settings, {}, token).alive()
+        parts = {
+            "processes": len(processes.find(settings.home)),
+            "mlflow": "up" if MlflowServer(settings, {}).alive() else "down",
+            "ray": "up" if ray else "down",
+            "urls": self.urls(),
+        }
+        if not ray:
+            return {**parts, "applications": {}, "actors": {}}
+        with Dashboard(settings.dashboard_url, token) as dashboard:
+            return {
+                **parts,
+                "cluster": dashboard.resources(),
+                "applications": {n: a["status"] for n, a in dashboard.applications().items()},
+                "actors": {n: s for n, s in dashboard.actors().items() if n in ACTORS},
+            }
+
+    def urls(self) -> dict[str, str]:
+        """Return the addresses that people open."""
+        settings = self.settings
+        return {
+            "predictions": settings.http_url,
+            "docs": f"{settings.http_url}/docs",
+            "mlflow": settings.tracking_uri,
+            "ray": settings.dashboard_url,
+        }
+
+    # -- steps of `up` -----------------------------------------------------------------------------------------------
+
+    def _refuse_other_settings(self) -> None:
+        if not self._running.exists() or not processes.find(self.settings.home):
+            return
+        before, now = json.loads(self._running.read_text()), self.settings.changed()
+        differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+        if differing:
+            raise Conflict(
+                f"raysys runs from {self.settings.home} with other settings ({', '.join(differing)}). "
+                "Run `raysys down` first.",
+                settings=differing,
+            )
+
+    def _write_running(self) -> None:
+        text = json.dumps(self.settings.changed(), indent=2)
+        handle = os.open(self._running, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+
+    def _start_services(self) -> None:
+        settings = self.settings
+        mlflow = MlflowServer(settings, self._environment())
+        ray = RayHead(settings, self._environment(), tokens.ray_token(settings))
+        down = [s for s in (ray, mlflow) if not s.alive() and (s is ray or settings.runs_mlflow)]
+        if ray in down:
+            # What a crash left of an old cluster would answer in the new one's place.
+            processes.end_all(settings.home)
+            down = [ray, mlflow] if settings.runs_mlflow else [ray]
+        self._refuse_taken_ports(mlflow in down)
+        started = [(service, service.start()) for service in down]
+        self._notify("Preparing the database")
+        db.migrate(settings)
+        durable.migrate(settings)
+        for service, process in started:
+            self._notify(f"Waiting for {service.name}")
+            service.wait(process)
+
+    def _refuse_taken_ports(self, with_mlflow: bool) -> None:
+        names = (*PORTS, "mlflow_port") if with_mlflow else PORTS
+        processes.refuse_taken({n: getattr(self.settings, n) for n in names}, self.settings.home)
+
+    def _environment(self) -> dict[str, str]:
+        settings = self.settings
+        tokens.api_token(settings)
+        tokens.ray_token(settings)
+        return {
+            **settings.environment(),
+            **serve_environment(settings),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(settings.home / tokens.RAY_TOKEN_NAME),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "MLFLOW_TRACKING_URI": settings.tracking_uri,
+        }
+
+    def _deploy(self) -> None:
+        settings = self.settings
+        with Dashboard(settings.dashboard_url, tokens.ray_token(settings)) as dashboard:
+            self._notify("Deploying the applications")
+            processes.wait_until(
+                lambda: _accepts(dashboard, serve_config(settings)), "Ray Serve", timeout_seconds=60
+            )
+            self._wait_for_applications(dashboard)
+            self._notify("Waiting for the workflow worker")
+            processes.wait_until(
+                lambda: all(dashboard.actors().get(name) == "ALIVE" for name in ACTORS),
+                "The workflow worker",
+                timeout_seconds=APPLICATIONS_SECONDS,
+            )
+
+    def _wait_for_applications(self, dashboard: Dashboard) -> None:
+        deadline = time.monotonic() + APPLICATIONS_SECONDS
+        while True:
+            states = {n: a["status"] for n, a in dashboard.applications().items()}
+            if states and all(state == "RUNNING" for state in states.values()):
+                return
+            self._notify("Starting " + ", ".join(f"{n} ({s.lower()})" for n, s in states.items() if s != "RUNNING"))
+            if time.monotonic() > deadline or "DEPLOY_FAILED" in states.values():
+                raise Unavailable(f"Some applications did not start: {_troubles(dashboard)}")
+            time.sleep(0.5)
+
+
+def served_families(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the families that are served from this home."""
+    return settings.families or families.names()
+
+
+def _accepts(dashboard: Dashboard, config: dict[str, Any]) -> bool:
+    try:
+        dashboard.deploy(config)
+    except Unavailable as error:
+        if 400 <= int(error.fields.get("code", 0)) < 500:
+            raise
+        return False
+    return True
+
+
+def _troubles(dashboard: Dashboard) -> str:
+    return "; ".join(
+        f"{name}: {application.get('message') or application['status']}"
+        for name, application in dashboard.applications().items()
+        if application["status"] != "RUNNING"
+    )
