@@ -1,4 +1,4 @@
-"""The door to the SQL database: engines, transactions, dialect-independent inserts, migrations; no table is defined here."""
+"""The door to the SQL database: engines, transactions, inserts, migrations; no table is here."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from sqlalchemy.dialects import postgresql, sqlite
 from raysys.errors import Unavailable
 from raysys.settings import Settings
 
-MIGRATION_LOCK = (
-    7_267_795  # any constant: the key of the advisory lock under which Postgres migrates
-)
+MIGRATION_LOCK = 7_267_795  # any constant: the key of the advisory lock on Postgres
 CHUNK = 500  # rows of one INSERT: SQLite takes 32,766 variables at most
 
 
 def open_engine(url: str) -> sa.Engine:
-    """Return an engine for `url`: SQLite in WAL mode with a 30 s busy time-out, Postgres with liveness checks."""
+    """Return an engine for `url`: SQLite in WAL mode, Postgres with liveness checks."""
     if url.startswith("sqlite"):
         path = sa.make_url(url).database
         Path(str(path)).parent.mkdir(parents=True, exist_ok=True)
@@ -35,9 +33,8 @@ def open_engine(url: str) -> sa.Engine:
 
 
 def _tune_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = (
-        None  # the driver must not open transactions of its own: see _begin_immediate
-    )
+    # The driver must not open transactions of its own: see _begin_immediate.
+    connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
@@ -46,7 +43,8 @@ def _tune_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_immediate(connection: sa.Connection) -> None:
-    # A transaction that reads first and writes later would fail with "database is locked" when another wrote between.
+    # A transaction that reads first and writes later would fail with "database is locked" when
+    # another wrote between.
     connection.exec_driver_sql(
         "BEGIN IMMEDIATE" if not connection.get_execution_options().get("read") else "BEGIN"
     )
@@ -73,7 +71,8 @@ def _translated(engine: sa.Engine) -> Iterator[None]:
     except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
         where = engine.url.render_as_string(hide_password=True)
         raise Unavailable(
-            f"The database {where} does not answer: {error.orig}. Is it running, and was `raysys up` run once?",
+            f"The database {where} does not answer: {error.orig}. "
+            "Is it running, and was `raysys up` run once?",
             database=where,
         ) from error
 
@@ -106,7 +105,7 @@ def insert_statement(connection: sa.Connection, table: sa.Table) -> Any:
 
 
 def migrate(settings: Settings) -> None:
-    """Bring the schema to the newest revision, under a lock: of many callers one migrates and the others wait."""
+    """Bring the schema to the newest revision; of many callers one migrates, the others wait."""
     from alembic import command
     from alembic.config import Config
 

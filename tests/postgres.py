@@ -1,4 +1,4 @@
-"""A throw-away PostgreSQL server for tests, made of the system's own package; nothing of raysys is here."""
+"""A throw-away PostgreSQL server for tests, of the system's package; nothing of raysys is here."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The history of the schema, applied by `raysys.db.migrate`; the schema as it is now is in `raysys.store.tables`."""
+"""The history of the schema, applied by `raysys.db.migrate`; as it is now: `store.tables`."""

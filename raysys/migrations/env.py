@@ -1,4 +1,4 @@
-"""What Alembic runs: it migrates on the connection that `raysys.db.migrate` hands over, and configures no logging."""
+"""What Alembic runs, on the connection of `raysys.db.migrate`; logging is not set up here."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The rows of raysys in SQL: one module a noun; each function takes the engine first and is one transaction."""
+"""The rows of raysys in SQL: one module a noun, one transaction a function; no rules are here."""

@@ -20,7 +20,7 @@ def append(engine: sa.Engine, event: Event) -> int:
 
 
 def after(engine: sa.Engine, workflow_id: str, seq: int = 0) -> list[tuple[int, Event]]:
-    """Return the events of `workflow_id` with a number above `seq`, in order, each with its number."""
+    """Return the events of `workflow_id` numbered above `seq`, in order, with their numbers."""
     columns = (events.c[name] for name in Event.__struct_fields__)
     query = sa.select(events.c.seq, *columns).where(
         events.c.workflow_id == workflow_id, events.c.seq > seq

@@ -30,7 +30,7 @@ def add(
     now: datetime,
     rejections: Sequence[Rejection] = (),
 ) -> tuple[int, int]:
-    """Store rows and refused rows in one transaction; return how many rows were new and how many known.
+    """Store rows and refused rows in one transaction; return how many were new and known.
 
     A row that stands in `rows` twice is stored twice, once; the same rows again add nothing.
     """
@@ -66,7 +66,7 @@ def _next_position(connection: sa.Connection, family: str) -> int:
 
 
 def read(engine: sa.Engine, family: str) -> pd.DataFrame:
-    """Return the rows of `family` in the order they came, with their fields as columns in alphabetical order."""
+    """Return the rows of `family` in the order they came; columns in alphabetical order."""
     import pandas as pd
 
     query = (

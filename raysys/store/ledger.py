@@ -1,4 +1,4 @@
-"""Which days of a source were asked for and how it went; the hours themselves are in `observations`."""
+"""Which days of a source were asked for and how it went; the hours are in `observations`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from raysys.records import Record
 from raysys.store.tables import crawl_ledger
 
 
-class Day(Record):
-    """One day of a source's calendar: `complete` (all there is was given), `partial` (not yet all published) or `failed`.
+class Day(Record, frozen=True, kw_only=True):
+    """One day of a source's calendar, and how many `hours` of it the source gave.
 
-    `hours` counts the hours that the source gave.
+    `complete`: all there is was given; `partial`: not all was published yet; `failed`: ask again.
     """
 
     day: date
@@ -73,7 +73,7 @@ def first_day(engine: sa.Engine, source: str, series: str) -> date | None:
 
 
 def days(engine: sa.Engine, source: str, series: str, since: date, until: date) -> list[Day]:
-    """Return what is known of the days from `since` to `until`, in order; days never asked for are absent."""
+    """Return the known days from `since` to `until`, in order; one never asked for is absent."""
     columns = (crawl_ledger.c.day, crawl_ledger.c.state, crawl_ledger.c.hours, crawl_ledger.c.error)
     query = _of(source, series, sa.select(*columns)).where(crawl_ledger.c.day.between(since, until))
     with db.reading(engine) as connection:
@@ -91,7 +91,7 @@ def mark_failed(
     workflow_id: str | None,
     now: datetime,
 ) -> None:
-    """Note that `days` could not be had, so that the next crawl asks again; a complete day stays complete."""
+    """Note that `days` could not be had: the next crawl asks again. A complete day stays so."""
     entries = [Day(day=day, state="failed", error=error) for day in days]
     with db.writing(engine) as connection:
         put(connection, entries, source=source, series=series, workflow_id=workflow_id, now=now)

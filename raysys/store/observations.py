@@ -30,10 +30,10 @@ def store_window(
     workflow_id: str | None,
     now: datetime,
 ) -> tuple[int, int]:
-    """Store hours, refused rows and ledger days in one transaction; return how many hours were new and how many known.
+    """Store hours, refused rows and ledger days in one transaction; count new and known hours.
 
-    `frame` has `time` (aware) and the WEATHER_COLUMNS, each time once. A known hour keeps its values; only where a
-    value was missing it may be filled.
+    `frame` has `time` (aware) and the WEATHER_COLUMNS, each time once. A known hour keeps its
+    values; only a missing one may be filled.
     """
     rest = {"series": series, "source": source, "workflow_id": workflow_id, "stored_at": now}
     rows = [{**hour, **rest} for hour in _hours(frame)]
@@ -93,7 +93,7 @@ def read(
 ) -> pd.DataFrame:
     """Return the hours of `series` from `since` to `until`, both included, in order.
 
-    Columns: `time` (datetime64[ns, UTC]) and the WEATHER_COLUMNS as float64 with NaN for a missing value.
+    Columns: `time` (datetime64[ns, UTC]) and the WEATHER_COLUMNS (float64, NaN where missing).
     """
     import pandas as pd
 

@@ -12,6 +12,6 @@ from raysys.store.tables import predictions
 
 
 def append_many(engine: sa.Engine, rows: Sequence[dict[str, Any]]) -> int:
-    """Append `rows` (the columns of the table); one whose id is there is left alone. Return how many were new."""
+    """Append `rows` (the columns of the table); return how many of their ids were new."""
     with db.writing(engine) as connection:
         return db.insert_new(connection, predictions, rows)

@@ -18,7 +18,7 @@ class UTC(sa.TypeDecorator[dt.datetime]):
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
-    def process_bind_param(self, value: dt.datetime | None, dialect: Any) -> dt.datetime | None:
+    def process_bind_param(self, value: dt.datetime | None, dialect: Any) -> dt.datetime | None:  # noqa: ARG002  SQLAlchemy gives it
         """Refuse a naive time; store the rest as UTC."""
         if value is None:
             return None
@@ -26,7 +26,7 @@ class UTC(sa.TypeDecorator[dt.datetime]):
             raise ValueError(f"a time without a zone was to be stored: {value}")
         return value.astimezone(dt.UTC)
 
-    def process_result_value(self, value: dt.datetime | None, dialect: Any) -> dt.datetime | None:
+    def process_result_value(self, value: dt.datetime | None, dialect: Any) -> dt.datetime | None:  # noqa: ARG002  SQLAlchemy gives it
         """Give every time as aware UTC."""
         if value is None:
             return None
@@ -43,7 +43,7 @@ WEATHER_COLUMNS = (
     "humidity",
 )
 
-# One row an hour and series (a station). A value that the source lacks is NULL; it is never interpolated here.
+# One row an hour and series (a station). A value that the source lacks is NULL and stays so.
 # Units: degrees C, mm, degrees, m/s, hPa, hPa, %.
 observations = sa.Table(
     "observations",
@@ -56,8 +56,8 @@ observations = sa.Table(
     sa.Column("stored_at", UTC, nullable=False),
 )
 
-# Labelled rows of the tabular families (the insurance rows among them). Equal rows of one file are told apart by
-# `occurrence`, so that a file imported again adds nothing and an honest duplicate is kept.
+# Labelled rows of the tabular families. Equal rows of one file are told apart by `occurrence`, so
+# that a file imported again adds nothing and an honest duplicate is kept.
 examples = sa.Table(
     "examples",
     metadata,
@@ -85,8 +85,8 @@ quarantine = sa.Table(
     sa.Column("at", UTC, nullable=False),
 )
 
-# One row a day (of the source's own calendar) that was asked for. `complete`: the source gave all it has;
-# `failed`: ask again.
+# One row a day (of the source's own calendar) that was asked for. `complete`: the source gave all
+# it has; `partial`: the day was not over or not all published; `failed`: ask again.
 crawl_ledger = sa.Table(
     "crawl_ledger",
     metadata,
@@ -128,7 +128,7 @@ predictions = sa.Table(
     sa.Index("predictions_family_at", "family", "at"),
 )
 
-# Append-only: triggers refuse UPDATE and DELETE (see the first migration). `seq` is the order of the moves.
+# Append-only: triggers refuse UPDATE and DELETE. `seq` is the order of the moves.
 promotions = sa.Table(
     "promotions",
     metadata,

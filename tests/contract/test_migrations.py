@@ -80,7 +80,7 @@ def test_promotions_refuse_change(engine: sa.Engine, statement: str) -> None:
     row = {"id": "a", "family": "f", "alias": "champion", "action": "promote", "to_version": "1"}
     insert = (
         "INSERT INTO promotions (id, family, alias, action, to_version, actor, reason, report, at) "
-        "VALUES (:id, :family, :alias, :action, :to_version, 'me', 'r', '{}', '2026-01-01 00:00:00')"
+        "VALUES (:id, :family, :alias, :action, :to_version, 'me', 'r', '{}', '2026-01-01')"
     )
     with db.writing(engine) as connection:
         connection.execute(sa.text(insert), row)

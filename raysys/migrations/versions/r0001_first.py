@@ -1,4 +1,4 @@
-"""The first schema: observations, examples, quarantine, ledger, snapshots, predictions, promotions, events."""
+"""The first schema: rows, ledger, snapshots, predictions, promotions, events."""
 
 from __future__ import annotations
 
