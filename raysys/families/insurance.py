@@ -43,7 +43,7 @@ FOLDS = 5
 
 
 class Person(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One request: age in years, body mass index in kg/m2, children covered; names or codes else."""
+    """One request: age in years, body mass index in kg/m2, number of children; names or codes."""
 
     age: Annotated[int, msgspec.Meta(ge=0, le=120)]
     sex: Literal["female", "male", 0, 1]
@@ -80,7 +80,7 @@ class Insurance(Family):
     framework_packages = ("xgboost", "xgboost-cpu", "onnxmltools", "scikit-learn")
 
     def prepare(self, rows: pd.DataFrame) -> tuple[pd.DataFrame, list[Gap]]:
-        """Keep a request's fields and the charges, names for codes, in the order of their values."""
+        """Keep a request's fields and the charges, names for codes, ordered by their values."""
         columns = [*self.columns(), self.data.label]
         table = rows[columns].copy()
         for field, names in NAMES.items():
@@ -91,7 +91,7 @@ class Insurance(Family):
         return table.sort_values(columns, kind="stable").reset_index(drop=True), []
 
     def split(self, table: pd.DataFrame, seed: int) -> Parts:
-        """Hold out a fifth of the rows, even over smokers and charges; the search folds the rest."""
+        """Hold out a fifth of the rows, even over smokers and charges; a search folds the rest."""
         x = self.encode(
             [Person(*row) for row in table[list(self.columns())].itertuples(index=False)]
         )
