@@ -75,6 +75,10 @@ class Settings(BaseSettings):
     ray_agent_port: Port = Field(52365, description="TCP port of the node's dashboard agent.")
     ray_metrics_port: Port = Field(8080, description="TCP port that the node's Prometheus metrics are read from.")
     haproxy_metrics_port: Port = Field(9101, description="TCP port of HAProxy's own metrics.")
+    haproxy_stats_port: Port = Field(8404, description="TCP port of HAProxy's page of statistics.")
+    fallback_port: Port = Field(8500, description="TCP port of the proxy that answers for no replica.")
+    replica_cpus: float = Field(0.1, ge=0, description="CPUs that Ray sets aside for one replica.")
+    max_replicas: int = Field(2, ge=1, le=1000, description="Most replicas of one family.")
     num_cpus: int | None = Field(None, ge=1, description="CPUs that Ray may plan with; all of the machine by default.")
 
     atmos_source: AtmosSource = Field("sample", description="Where hourly weather comes from.")
@@ -84,6 +88,9 @@ class Settings(BaseSettings):
     atmos_history_days: int = Field(730, ge=10, description="Days that a crawl without `since` reaches back at first.")
     kma_service_key: SecretStr = Field(SecretStr(""), description="Service key of data.go.kr, decoded or encoded form.")
     kma_base_url: str = Field("https://apis.data.go.kr/1360000", description="Root of the KMA service.")
+    kma_publication_hour: int = Field(
+        11, ge=0, le=23, description="Hour of the day (KST) from which KMA has all of yesterday."
+    )
     open_meteo_base_url: str = Field("https://archive-api.open-meteo.com", description="Root of the Open-Meteo archive.")
     source_timeout_seconds: float = Field(20.0, gt=0, description="Longest wait for one answer of a source, in seconds.")
     source_attempts: int = Field(6, ge=1, le=20, description="Attempts for one page of a source before it is given up.")
