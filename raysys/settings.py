@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,72 +43,119 @@ class Settings(BaseSettings):
     in for the defaults, so that a command in another terminal finds the same ports and database.
     """
 
-    model_config = SettingsConfigDict(env_prefix="RAYSYS_", frozen=True, extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="RAYSYS_", frozen=True, extra="ignore", populate_by_name=True
+    )
 
     home: Annotated[Path, BeforeValidator(_absolute)] = Field(
         default_factory=lambda: nearest_home(Path.cwd()),
         description="Folder of everything that raysys keeps on this machine.",
     )
-    database_url: str = Field("", description="SQLAlchemy URL; a SQLite file in the home by default.")
-    artifacts: str = Field("", description="Folder or fsspec URL of snapshots, models and studies; in the home by default.")
+    database_url: str = Field(
+        "", description="SQLAlchemy URL; a SQLite file in the home by default."
+    )
+    artifacts: str = Field(
+        "",
+        description="Folder or fsspec URL of snapshots, models and studies; in the home by default.",
+    )
     mlflow_tracking_uri: str = Field(
-        "", description="MLflow server to use; by default `up` starts one of its own on `mlflow_port`."
+        "",
+        description="MLflow server to use; by default `up` starts one of its own on `mlflow_port`.",
     )
     http_host: str = Field("127.0.0.1", description="Address that predictions are served on.")
     http_port: Port = Field(8000, description="TCP port that predictions are served on.")
     mlflow_port: Port = Field(5000, description="TCP port of the MLflow server that `up` starts.")
     api_token: SecretStr = Field(
-        SecretStr(""), description="Bearer token of /admin; made at the first `up` when empty, kept in the home."
+        SecretStr(""),
+        description="Bearer token of /admin; made at the first `up` when empty, kept in the home.",
     )
-    max_body_bytes: int = Field(1_000_000, ge=1_000, description="Largest request body that is read, in bytes.")
+    max_body_bytes: int = Field(
+        1_000_000, ge=1_000, description="Largest request body that is read, in bytes."
+    )
     families: tuple[str, ...] = Field(
-        (), description="Families to serve and to schedule, by name; every installed family when empty."
+        (),
+        description="Families to serve and to schedule, by name; every installed family when empty.",
     )
 
     ray_address: str = Field(
-        "", alias="RAY_ADDRESS", description="Address of a running Ray cluster; `up` starts one of its own when empty."
+        "",
+        alias="RAY_ADDRESS",
+        description="Address of a running Ray cluster; `up` starts one of its own when empty.",
     )
     ray_port: Port = Field(6379, description="TCP port of the Ray head's control store.")
     ray_dashboard_port: Port = Field(8265, description="TCP port of the Ray dashboard and job API.")
     ray_client_port: Port = Field(10001, description="TCP port of Ray's client server.")
     ray_agent_port: Port = Field(52365, description="TCP port of the node's dashboard agent.")
-    ray_metrics_port: Port = Field(8080, description="TCP port that the node's Prometheus metrics are read from.")
+    ray_metrics_port: Port = Field(
+        8080, description="TCP port that the node's Prometheus metrics are read from."
+    )
     haproxy_metrics_port: Port = Field(9101, description="TCP port of HAProxy's own metrics.")
     haproxy_stats_port: Port = Field(8404, description="TCP port of HAProxy's page of statistics.")
-    fallback_port: Port = Field(8500, description="TCP port of the proxy that answers for no replica.")
+    fallback_port: Port = Field(
+        8500, description="TCP port of the proxy that answers for no replica."
+    )
     replica_cpus: float = Field(0.1, ge=0, description="CPUs that Ray sets aside for one replica.")
     max_replicas: int = Field(2, ge=1, le=1000, description="Most replicas of one family.")
-    num_cpus: int | None = Field(None, ge=1, description="CPUs that Ray may plan with; all of the machine by default.")
+    num_cpus: int | None = Field(
+        None, ge=1, description="CPUs that Ray may plan with; all of the machine by default."
+    )
 
     atmos_source: AtmosSource = Field("sample", description="Where hourly weather comes from.")
-    atmos_station: str = Field("108", description="Station that is crawled (KMA number; 108 is Seoul).")
-    atmos_latitude: float = Field(37.5714, ge=-90, le=90, description="Latitude for open-meteo, in degrees.")
-    atmos_longitude: float = Field(126.9658, ge=-180, le=180, description="Longitude for open-meteo, in degrees.")
-    atmos_history_days: int = Field(730, ge=10, description="Days that a crawl without `since` reaches back at first.")
-    kma_service_key: SecretStr = Field(SecretStr(""), description="Service key of data.go.kr, decoded or encoded form.")
-    kma_base_url: str = Field("https://apis.data.go.kr/1360000", description="Root of the KMA service.")
+    atmos_station: str = Field(
+        "108", description="Station that is crawled (KMA number; 108 is Seoul)."
+    )
+    atmos_latitude: float = Field(
+        37.5714, ge=-90, le=90, description="Latitude for open-meteo, in degrees."
+    )
+    atmos_longitude: float = Field(
+        126.9658, ge=-180, le=180, description="Longitude for open-meteo, in degrees."
+    )
+    atmos_history_days: int = Field(
+        730, ge=10, description="Days that a crawl without `since` reaches back at first."
+    )
+    kma_service_key: SecretStr = Field(
+        SecretStr(""), description="Service key of data.go.kr, decoded or encoded form."
+    )
+    kma_base_url: str = Field(
+        "https://apis.data.go.kr/1360000", description="Root of the KMA service."
+    )
     kma_publication_hour: int = Field(
         11, ge=0, le=23, description="Hour of the day (KST) from which KMA has all of yesterday."
     )
-    open_meteo_base_url: str = Field("https://archive-api.open-meteo.com", description="Root of the Open-Meteo archive.")
-    source_timeout_seconds: float = Field(20.0, gt=0, description="Longest wait for one answer of a source, in seconds.")
-    source_attempts: int = Field(6, ge=1, le=20, description="Attempts for one page of a source before it is given up.")
-    source_backoff_seconds: float = Field(0.5, ge=0, description="First pause between attempts, in seconds; doubles.")
+    open_meteo_base_url: str = Field(
+        "https://archive-api.open-meteo.com", description="Root of the Open-Meteo archive."
+    )
+    source_timeout_seconds: float = Field(
+        20.0, gt=0, description="Longest wait for one answer of a source, in seconds."
+    )
+    source_attempts: int = Field(
+        6, ge=1, le=20, description="Attempts for one page of a source before it is given up."
+    )
+    source_backoff_seconds: float = Field(
+        0.5, ge=0, description="First pause between attempts, in seconds; doubles."
+    )
 
-    train_trials: int = Field(10, ge=1, le=1000, description="Trials of a study when the caller names no number.")
+    train_trials: int = Field(
+        10, ge=1, le=1000, description="Trials of a study when the caller names no number."
+    )
     trial_cpus: float = Field(1.0, gt=0, description="CPUs of one trial.")
     seed: int = Field(20260101, ge=0, description="Seed of every random choice of a training.")
 
     log_format: Literal["auto", "json", "console"] = Field(
-        "auto", description="`json` lines, `console` text, or `auto`: text on a terminal, JSON elsewhere."
+        "auto",
+        description="`json` lines, `console` text, or `auto`: text on a terminal, JSON elsewhere.",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least level that is logged.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least level that is logged."
+    )
 
     @field_validator("database_url")
     @classmethod
     def _known_database(cls, url: str) -> str:
         if url and not url.startswith(("sqlite:///", "postgresql://", "postgresql+psycopg2://")):
-            raise ValueError("use sqlite:///FILE or postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE")
+            raise ValueError(
+                "use sqlite:///FILE or postgresql+psycopg2://USER:PASSWORD@HOST/DATABASE"
+            )
         return url.replace("postgresql://", "postgresql+psycopg2://", 1)
 
     @classmethod
@@ -127,7 +173,9 @@ class Settings(BaseSettings):
         return (
             init_settings,
             env_settings,
-            TomlConfigSettingsSource(settings_cls, toml_file=[home / CONFIG_NAME, Path.cwd() / CONFIG_NAME]),
+            TomlConfigSettingsSource(
+                settings_cls, toml_file=[home / CONFIG_NAME, Path.cwd() / CONFIG_NAME]
+            ),
             JsonConfigSettingsSource(settings_cls, json_file=home / RUNNING_NAME),
         )
 
@@ -173,7 +221,7 @@ class Settings(BaseSettings):
     def session_folder(self) -> Path:
         """The folder of Ray's session: short, since a UNIX socket path may have 107 bytes at most."""
         digest = hashlib.sha256(str(self.home).encode()).hexdigest()[:10]
-        return Path(tempfile.gettempdir()) / f"raysys-{digest}"
+        return Path("/tmp") / f"raysys-{digest}"  # noqa: S108  TMPDIR may be long; the folder is made with mode 0700
 
     def changed(self) -> dict[str, Any]:
         """Return what differs from the defaults, secrets in the clear, as JSON would hold it."""
@@ -187,7 +235,9 @@ class Settings(BaseSettings):
         """Return the variables that make a child process read these very settings."""
         fields = type(self).model_fields
         values = {
-            str(fields[name].alias or f"RAYSYS_{name.upper()}"): json.dumps(v) if isinstance(v, list) else str(v)
+            str(fields[name].alias or f"RAYSYS_{name.upper()}"): json.dumps(v)
+            if isinstance(v, list)
+            else str(v)
             for name, v in self.changed().items()
         }
         return {**values, "RAYSYS_HOME": str(self.home)}
