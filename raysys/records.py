@@ -32,7 +32,7 @@ class Window(Record):
 
 
 class Gap(Record):
-    """A run of `hours` hours without a value, from `start` to `end` included; `filled` when a snapshot interpolated it."""
+    """A run of `hours` hours without a value, `start` and `end` included; `filled` when a snapshot interpolated it."""
 
     column: str
     start: datetime
@@ -213,3 +213,62 @@ class LoadedVersion(Record):
     sha256: str
     loaded_at: datetime
     refused: str | None = None
+
+
+RunStatus = Literal["RUNNING", "PENDING", "FAILED", "RESUMABLE", "CANCELED", "SUCCESSFUL"]
+
+
+class Run(Record):
+    """A run of a workflow. RESUMABLE: it stopped without an end, and only `resume` makes it go on."""
+
+    id: str
+    name: str
+    status: RunStatus
+    args: list[Any]
+    created_at: datetime
+    family: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    deadline: datetime | None = None
+    attempts: int = 0
+    output: Any = None
+    error: str | None = None
+    error_type: str | None = None
+    schedule: str | None = None
+    forked_from: str | None = None
+    parent: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will not go on by itself."""
+        return self.status not in ("RUNNING", "PENDING")
+
+
+class StepRun(Record):
+    """A step of a run; `where` is the node and process that ran it, `child` the run that it started."""
+
+    number: int
+    name: str
+    status: RunStatus
+    attempts: int = 1
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    seconds: float | None = None
+    where: str | None = None
+    output: Any = None
+    error: str | None = None
+    child: str | None = None
+
+
+class Schedule(Record):
+    """A workflow that starts by the clock: five-field `cron` in the time zone `zone`."""
+
+    name: str
+    workflow: str
+    args: list[Any]
+    cron: str
+    zone: str = "UTC"
+    only_if: str | None = None
+    paused: bool = False
+    last_at: datetime | None = None
+    next_at: datetime | None = None

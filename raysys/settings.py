@@ -164,8 +164,8 @@ class Settings(BaseSettings):
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the base names it
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  likewise
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources: arguments, environment, `raysys.toml`, what runs now, defaults."""
         known = {**env_settings(), **init_settings()}

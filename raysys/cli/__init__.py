@@ -32,7 +32,9 @@ app.add_typer(schedules.app, name="schedules")
 
 @app.callback()
 def options(
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show the traceback of an error.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show the traceback of an error.")
+    ] = False,
 ) -> None:
     """The whole life of a model on one Ray cluster."""
 

@@ -31,6 +31,10 @@ def known_family(name: str) -> str:
         raise typer.BadParameter(error.message) from error
 
 
-FamilyName = Annotated[str, typer.Argument(help="A model family.", callback=known_family, metavar="FAMILY")]
+FamilyName = Annotated[
+    str, typer.Argument(help="A model family.", callback=known_family, metavar="FAMILY")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Wait = Annotated[bool, typer.Option("--wait", help="Show progress until it ends; exit 0 only when it succeeded.")]
+Wait = Annotated[
+    bool, typer.Option("--wait", help="Show progress until it ends; exit 0 only when it succeeded.")
+]

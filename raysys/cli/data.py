@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,12 +12,16 @@ from raysys import families
 from raysys.cli import screen
 from raysys.cli.context import AsJson, FamilyName, opened
 from raysys.pipelines import ingest
-from raysys.runtime import Runtime
 from raysys.store import quarantine
 
 app = typer.Typer(no_args_is_help=True, help="Import rows and look at what is stored.")
 
-CsvFile = Annotated[Path, typer.Argument(help="A CSV file with a header line.", exists=True, dir_okay=False, readable=True)]
+CsvFile = Annotated[
+    Path,
+    typer.Argument(
+        help="A CSV file with a header line.", exists=True, dir_okay=False, readable=True
+    ),
+]
 
 
 @app.command("import")
@@ -25,7 +29,11 @@ def import_file(family: FamilyName, file: CsvFile, as_json: AsJson = False) -> N
     """Import a CSV file: validated, all or nothing, and harmless to repeat."""
     with opened() as runtime:
         report = ingest.import_csv(
-            runtime.engine, families.get(family), file, settings=runtime.settings, now=datetime.now(UTC)
+            runtime.engine,
+            families.get(family),
+            file,
+            settings=runtime.settings,
+            now=datetime.now(UTC),
         )
     if as_json:
         screen.show_json(report)
@@ -35,7 +43,7 @@ def import_file(family: FamilyName, file: CsvFile, as_json: AsJson = False) -> N
         f"{report.new} new, {report.known} known, {len(report.rejected)} rejected."
     )
     for row in report.rejected:
-        screen.err.print(screen.escape(f"  line {row.line}: {row.reason}"))
+        screen.note(f"  line {row.line}: {row.reason}")
 
 
 @app.command("show")
@@ -54,8 +62,3 @@ def show(family: FamilyName, as_json: AsJson = False) -> None:
         [(r.line, r.key, r.reason) for r in rejected],
         empty="No row was rejected.",
     )
-
-
-def rows_stored(runtime: Runtime, family: str) -> dict[str, Any]:
-    """Return what `data show` shows, as plain data."""
-    return ingest.stored(runtime.engine, families.get(family), runtime.settings)

@@ -31,7 +31,9 @@ SEED = 7
 
 
 def demo(
-    trials: Annotated[int, typer.Option(min=1, max=100, help="Configurations that each search tries.")] = 4,
+    trials: Annotated[
+        int, typer.Option(min=1, max=100, help="Configurations that each search tries.")
+    ] = 4,
 ) -> None:
     """Bring everything up and run the main job for every family; exit 0 only when its models answered."""
     settings = Settings()
@@ -52,13 +54,14 @@ def run_family(runtime: Runtime, family: Family, trials: int) -> dict[str, Any]:
     screen.out.rule(f"{family.name}: {family.title}", align="left")
     before = runtime.registry.champion(family.name)
     _bring_rows(runtime, family)
-    run = finish(runtime.durable, runtime.durable.start("train", family.name, trials), wait=True)
-    assert run is not None
+    run = finish(runtime.durable, runtime.durable.start("train", family.name, trials))
     report = revive(run.output, TrainReport)
     show_training(report)
     champion = runtime.registry.champion(family.name)
     if champion is None:
-        raise Unavailable(f"No version of {family.name} has ever passed its gate: {report.verdict.reason}")
+        raise Unavailable(
+            f"No version of {family.name} has ever passed its gate: {report.verdict.reason}"
+        )
     answer = _served_by(runtime.settings, family, champion.version)
     return {
         "family": family,
@@ -75,8 +78,7 @@ def run_family(runtime: Runtime, family: Family, trials: int) -> dict[str, Any]:
 def _bring_rows(runtime: Runtime, family: Family) -> None:
     match family.data:
         case Series():
-            run = finish(runtime.durable, runtime.durable.start("crawl", family.name, None, None), wait=True)
-            assert run is not None
+            run = finish(runtime.durable, runtime.durable.start("crawl", family.name, None, None))
             screen.say(crawl_sentence(revive(run.output, CrawlReport)))
         case Table():
             _import_sample(runtime, family)
@@ -93,7 +95,9 @@ def _import_sample(runtime: Runtime, family: Family) -> None:
             writer = csv.DictWriter(file, fieldnames=list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
-        report = ingest.import_csv(runtime.engine, family, path, settings=runtime.settings, now=datetime.now(UTC))
+        report = ingest.import_csv(
+            runtime.engine, family, path, settings=runtime.settings, now=datetime.now(UTC)
+        )
     screen.say(
         f"{family.name}: read {report.read} sample rows: {report.new} new, {report.known} known, "
         f"{len(report.rejected)} rejected."
@@ -123,10 +127,20 @@ def _show(outcomes: list[dict[str, Any]]) -> None:
         scores = report.evaluation.scores
         metric = report.metric_name
         baselines = ", ".join(
-            f"{who} {values[metric]:.4g}" for who, values in scores.items() if who not in ("model", "champion")
+            f"{who} {values[metric]:.4g}"
+            for who, values in scores.items()
+            if who not in ("model", "champion")
         )
-        previous = f"{scores['champion'][metric]:.4g} (version {outcome['before']})" if "champion" in scores else "none"
-        verdict = f"version {report.version} promoted" if report.promoted else f"version {report.version} kept back"
+        previous = (
+            f"{scores['champion'][metric]:.4g} (version {outcome['before']})"
+            if "champion" in scores
+            else "none"
+        )
+        verdict = (
+            f"version {report.version} promoted"
+            if report.promoted
+            else f"version {report.version} kept back"
+        )
         screen.show_rows(
             family.name,
             ("what", "value"),

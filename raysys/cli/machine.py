@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,21 +41,25 @@ def status(as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _show(state: dict[str, object]) -> None:
+def _show(state: dict[str, Any]) -> None:
     parts = [(name, state[name]) for name in ("database", "mlflow", "ray")]
     for group in ("applications", "actors"):
-        parts += [(name, value.lower()) for name, value in dict(state[group]).items()]  # type: ignore[call-overload]
+        parts += [(name, value.lower()) for name, value in state[group].items()]
     screen.show_rows("Parts", ("part", "state"), parts, empty="")
-    served = [(m["family"], m["version"], m["replica"], m["refused"]) for m in list(state["served"])]  # type: ignore[call-overload]
     screen.show_rows(
-        "Models", ("family", "version", "replica", "refused"), served, empty="No model is served yet: `raysys demo`."
+        "Models",
+        ("family", "version", "replica", "refused"),
+        [(m["family"], m["version"], m["replica"], m["refused"]) for m in state["served"]],
+        empty="No model is served yet: `raysys demo`, or `raysys train FAMILY --wait`.",
     )
-    for name, url in dict(state["urls"]).items():  # type: ignore[call-overload]
+    for name, url in state["urls"].items():
         screen.say(f"{name:12} {url}")
 
 
 def show_doctor(
-    show_settings: Annotated[bool, typer.Option("--settings", help="Print the settings in force, secrets masked.")] = False,
+    show_settings: Annotated[
+        bool, typer.Option("--settings", help="Print the settings in force, secrets masked.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Say what is wrong on this machine and how to mend it; exit 1 when something is."""
@@ -67,7 +71,9 @@ def show_doctor(
     if as_json:
         screen.show_json([f._asdict() for f in findings])
     else:
-        rows = [("ok" if f.ok else "wrong", f.what, f.found, "" if f.ok else f.remedy) for f in findings]
+        rows = [
+            ("ok" if f.ok else "wrong", f.what, f.found, "" if f.ok else f.remedy) for f in findings
+        ]
         screen.show_rows("This machine", ("", "check", "found", "what to do"), rows, empty="")
     if not all(f.ok for f in findings):
         raise typer.Exit(1)

@@ -25,7 +25,8 @@ def optional_family(name: str | None) -> str | None:
 
 
 OptionalFamily = Annotated[
-    str | None, typer.Argument(help="A model family; all of them by default.", callback=optional_family)
+    str | None,
+    typer.Argument(help="A model family; all of them by default.", callback=optional_family),
 ]
 
 
@@ -39,7 +40,14 @@ def list_models(family: OptionalFamily = None, as_json: AsJson = False) -> None:
         screen.show_json(versions)
         return
     rows = [
-        (v.family, v.version, v.aliases, v.created_at, v.tags.get("raysys.verdict", ""), v.tags.get("raysys.reason", ""))
+        (
+            v.family,
+            v.version,
+            v.aliases,
+            v.created_at,
+            v.tags.get("raysys.verdict", ""),
+            v.tags.get("raysys.reason", ""),
+        )
         for v in versions
     ]
     screen.show_rows(

@@ -5,21 +5,34 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from raysys.cli import screen
 from raysys.cli.context import AsJson, opened
 from raysys.durable import Client
+from raysys.errors import WorkflowError
 from raysys.records import Event, Run
 
 app = typer.Typer(no_args_is_help=True, help="Workflow runs and their steps.")
 
-RunId = Annotated[str, typer.Argument(help="The id of a run, as `raysys runs list` shows it.", metavar="ID")]
+RunId = Annotated[
+    str, typer.Argument(help="The id of a run, as `raysys runs list` shows it.", metavar="ID")
+]
 
 
 @app.command("list")
 def list_runs(
-    name: Annotated[str | None, typer.Option(help="Only runs of this workflow, such as train.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Only runs of this workflow, such as train.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 30,
     as_json: AsJson = False,
 ) -> None:
@@ -40,7 +53,9 @@ def list_runs(
 @app.command("show")
 def show(
     id: RunId,
-    follow: Annotated[bool, typer.Option("--follow", help="Show progress until the run ends.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Show progress until the run ends.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show one run: its status, each step, where it ran, and the last lines of its log."""
@@ -52,11 +67,16 @@ def show(
     if as_json:
         screen.show_json({"run": run, "steps": steps, "events": events})
         return
-    screen.say(f"{run.id}: {run.status}" + (f" ({run.error_type}: {run.error})" if run.error else ""))
+    screen.say(
+        f"{run.id}: {run.status}" + (f" ({run.error_type}: {run.error})" if run.error else "")
+    )
     screen.show_rows(
         "Steps",
         ("no", "step", "status", "attempts", "started (UTC)", "seconds", "where", "error"),
-        [(s.number, s.name, s.status, s.attempts, s.started_at, s.seconds, s.where, s.error) for s in steps],
+        [
+            (s.number, s.name, s.status, s.attempts, s.started_at, s.seconds, s.where, s.error)
+            for s in steps
+        ],
         empty="No step has begun yet.",
     )
     for event in events[-15:]:
@@ -82,7 +102,10 @@ def resume(id: RunId) -> None:
 @app.command("fork")
 def fork(
     id: RunId,
-    step: Annotated[int | None, typer.Option(min=1, help="The first step to run again; the failed one by default.")] = None,
+    step: Annotated[
+        int | None,
+        typer.Option(min=1, help="The first step to run again; the failed one by default."),
+    ] = None,
 ) -> None:
     """Run a finished run again from one of its steps, under a new id."""
     with opened() as runtime:
@@ -97,16 +120,13 @@ def delete(id: RunId) -> None:
     screen.say(f"{id} is deleted.")
 
 
-def finish(client: Client, id: str, *, wait: bool) -> Run | None:
-    """Print the id of a started run; with `wait`, show its progress, and end with exit code 1 when it failed."""
-    screen.say(id)
-    if not wait:
-        return None
+def finish(client: Client, id: str) -> Run:
+    """Show a run's progress until it ends; end with exit code 1 when it did not succeed."""
     show_progress(client, id)
     run = client.run(id)
     if run.status != "SUCCESSFUL":
-        screen.err.print(f"[bold red]error:[/] {id} is {run.status}. {screen.escape(run.error or '')}")
-        screen.err.print(f"See `raysys runs show {id}`.")
+        screen.show_error(WorkflowError(f"{id} is {run.status}. {run.error or ''}"))
+        screen.note(f"See `raysys runs show {id}`.")
         raise typer.Exit(1)
     return run
 
@@ -115,26 +135,26 @@ def show_progress(client: Client, id: str) -> None:
     """Show a run's events as they come: bars on a terminal, lines elsewhere."""
     if not screen.err.is_terminal:
         for event in client.follow(id):
-            screen.err.print(screen.escape(line_of(event)))
+            screen.note(line_of(event))
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=screen.err) as progress:
         bars: dict[str, Any] = {}
         for event in client.follow(id):
             if event.step not in bars:
                 bars[event.step] = progress.add_task(event.step, total=event.total)
-            description = f"{screen.escape(event.step)}: {screen.escape(event.message)}"
             progress.update(
-                bars[event.step], description=description, **_counts(event)
+                bars[event.step],
+                description=escape(f"{event.step}: {event.message}"),
+                completed=event.done,
+                total=event.total,
             )
-
-
-def _counts(event: Event) -> dict[str, int]:
-    return {
-        name: value
-        for name, value in (("completed", event.done), ("total", event.total))
-        if value is not None
-    }
 
 
 def line_of(event: Event) -> str:

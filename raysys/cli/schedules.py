@@ -12,7 +12,9 @@ from raysys.cli.context import AsJson, opened
 
 app = typer.Typer(no_args_is_help=True, help="Cron schedules.")
 
-Name = Annotated[str, typer.Argument(help="A schedule, as `raysys schedules list` shows it.", metavar="NAME")]
+Name = Annotated[
+    str, typer.Argument(help="A schedule, as `raysys schedules list` shows it.", metavar="NAME")
+]
 
 
 @app.command("list")
@@ -26,7 +28,18 @@ def list_schedules(as_json: AsJson = False) -> None:
     screen.show_rows(
         "Schedules",
         ("name", "workflow", "cron", "zone", "state", "last", "next"),
-        [(s.name, s.workflow, s.cron, s.zone, "paused" if s.paused else "active", s.last_at, s.next_at) for s in schedules],
+        [
+            (
+                s.name,
+                s.workflow,
+                s.cron,
+                s.zone,
+                "paused" if s.paused else "active",
+                s.last_at,
+                s.next_at,
+            )
+            for s in schedules
+        ],
         empty="No schedule is known yet: the worker makes them. Run `raysys up`.",
     )
 

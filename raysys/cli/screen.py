@@ -25,12 +25,19 @@ def say(text: str) -> None:
     out.print(escape(text))
 
 
+def note(text: str) -> None:
+    """Print a line beside the result, to standard error."""
+    err.print(escape(text))
+
+
 def show_json(value: Any) -> None:
     """Print records, or plain data, as one JSON document."""
     sys.stdout.write(json.dumps(plain(value), indent=2, default=str, ensure_ascii=False) + "\n")
 
 
-def show_rows(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str) -> None:
+def show_rows(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, empty: str
+) -> None:
     """Print rows as a table with `title`, or the sentence `empty` when there is none."""
     if not rows:
         out.print(escape(empty))
@@ -62,7 +69,7 @@ def show_error(error: RaysysError) -> None:
     if isinstance(error, InvalidInput):
         for issue in error.issues[:50]:
             where = ".".join(str(part) for part in issue.get("loc", []))
-            err.print(f"  {escape(where)}: {escape(str(issue.get('reason', '')))}")
+            note(f"  {where}: {issue.get('reason', '')}")
         if len(error.issues) > 50:
             err.print(f"  and {len(error.issues) - 50} more")
 
@@ -79,7 +86,7 @@ def working(message: str) -> Iterator[Any]:
     def line(message: str) -> None:
         if message != last[0]:
             last[0] = message
-            err.print(escape(message))
+            note(message)
 
     line(message)
     yield line

@@ -18,16 +18,27 @@ from raysys.errors import InvalidInput, RaysysError, Unavailable
 from raysys.records import CrawlReport, TrainReport, revive
 from raysys.settings import Settings
 
-Day = Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A day, YYYY-MM-DD, of the source's own calendar.")]
+Day = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d"], help="A day, YYYY-MM-DD, of the source's own calendar."),
+]
 
 
-def crawl(family: FamilyName, since: Day = None, until: Day = None, wait: Wait = False, as_json: AsJson = False) -> None:
+def crawl(
+    family: FamilyName,
+    since: Day = None,
+    until: Day = None,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
     """Fetch what is missing from the family's source, as a durable run; prints its id."""
     days = [day.date().isoformat() if day else None for day in (since, until)]
     if since and until and since > until:
         raise typer.BadParameter(f"--since {days[0]} lies after --until {days[1]}")
     with opened() as runtime:
-        run = finish(runtime.durable, runtime.durable.start("crawl", family, *days), wait=wait)
+        id = runtime.durable.start("crawl", family, *days)
+        screen.say(id)
+        run = finish(runtime.durable, id) if wait else None
     if run:
         report = revive(run.output, CrawlReport)
         screen.show_json(report) if as_json else screen.say(crawl_sentence(report))
@@ -35,13 +46,17 @@ def crawl(family: FamilyName, since: Day = None, until: Day = None, wait: Wait =
 
 def train(
     family: FamilyName,
-    trials: Annotated[int | None, typer.Option(min=1, max=1000, help="Configurations that the search tries.")] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Configurations that the search tries.")
+    ] = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
     """Search, train, judge and, when it is better, promote a model, as a durable run; prints its id."""
     with opened() as runtime:
-        run = finish(runtime.durable, runtime.durable.start("train", family, trials), wait=wait)
+        id = runtime.durable.start("train", family, trials)
+        screen.say(id)
+        run = finish(runtime.durable, id) if wait else None
     if run:
         report = revive(run.output, TrainReport)
         screen.show_json(report) if as_json else show_training(report)
@@ -49,7 +64,9 @@ def train(
 
 def predict(
     family: FamilyName,
-    request: Annotated[str, typer.Argument(help="The request as JSON, or - for standard input.", metavar="JSON")],
+    request: Annotated[
+        str, typer.Argument(help="The request as JSON, or - for standard input.", metavar="JSON")
+    ],
 ) -> None:
     """Ask the served model for one prediction over HTTP; prints the answer as JSON."""
     text = sys.stdin.read() if request == "-" else request
@@ -60,7 +77,9 @@ def ask(settings: Settings, family: str, body: str) -> Any:
     """Return the served answer to `body`; an error answer is raised with its own words."""
     url = f"{settings.http_url}/predict/{families.get(family).route}"
     try:
-        answer = httpx.put(url, content=body, headers={"Content-Type": "application/json"}, timeout=30)
+        answer = httpx.put(
+            url, content=body, headers={"Content-Type": "application/json"}, timeout=30
+        )
     except httpx.HTTPError as error:
         raise Unavailable(f"{url} does not answer ({error}). Run `raysys up`.") from error
     if answer.is_success:
@@ -93,7 +112,9 @@ def show_training(report: TrainReport) -> None:
         ("who", *sorted(report.evaluation.scores["model"])),
         [
             (who, *(scores[metric] for metric in sorted(scores)))
-            for who, scores in sorted(report.evaluation.scores.items(), key=lambda item: item[1][report.metric_name])
+            for who, scores in sorted(
+                report.evaluation.scores.items(), key=lambda item: item[1][report.metric_name]
+            )
         ],
         empty="",
     )

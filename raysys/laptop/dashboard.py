@@ -21,7 +21,10 @@ class Dashboard:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._http.close()
 
@@ -38,20 +41,27 @@ class Dashboard:
 
     def applications(self) -> dict[str, dict[str, Any]]:
         """Return Serve's applications by name; empty while Serve does not run."""
-        answer: dict[str, dict[str, Any]] = self._ask("GET", "/api/serve/applications/").get("applications", {})
+        answer: dict[str, dict[str, Any]] = self._ask("GET", "/api/serve/applications/").get(
+            "applications", {}
+        )
         return answer
 
     def actors(self) -> dict[str, str]:
         """Return the state of each named actor that is not dead."""
         answer = self._ask("GET", "/api/v0/actors", params={"limit": 1000, "detail": False})
         rows = answer["data"]["result"]["result"]
-        return {row["name"]: row["state"] for row in rows if row.get("name") and row["state"] != "DEAD"}
+        return {
+            row["name"]: row["state"] for row in rows if row.get("name") and row["state"] != "DEAD"
+        }
 
     def resources(self) -> dict[str, Any]:
         """Return the cluster's nodes, as Ray's state API gives them."""
         answer = self._ask("GET", "/api/v0/nodes", params={"limit": 1000, "detail": True})
         rows = [row for row in answer["data"]["result"]["result"] if row["state"] == "ALIVE"]
-        return {"nodes": len(rows), "cpus": sum(row["resources_total"].get("CPU", 0) for row in rows)}
+        return {
+            "nodes": len(rows),
+            "cpus": sum(row["resources_total"].get("CPU", 0) for row in rows),
+        }
 
     def _ask(self, method: str, path: str, **options: Any) -> dict[str, Any]:
         try:

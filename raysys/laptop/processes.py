@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from raysys.errors import Conflict, Unavailable
+from raysys.settings import Settings
 
 MARK = "RAYSYS_STACK"
 
@@ -23,14 +24,14 @@ def mark_of(home: Path) -> str:
 
 
 def spawn(
-    command: list[str], *, home: Path, environment: Mapping[str, str], log: Path
+    command: list[str], *, settings: Settings, environment: Mapping[str, str], log: Path
 ) -> subprocess.Popen[bytes]:
-    """Start `command` in a session of its own, marked as one of `home`, its output appended to `log`."""
+    """Start `command` in a session of its own, marked as one of the home, its output appended to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as out:
         return subprocess.Popen(
             command,
-            env={**os.environ, **environment, MARK: mark_of(home)},
+            env={**os.environ, **environment, MARK: mark_of(settings.home)},
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
@@ -38,15 +39,20 @@ def spawn(
         )
 
 
-def find(home: Path) -> list[psutil.Process]:
-    """Return the living processes that carry the mark of `home`, whoever started them."""
-    mark = mark_of(home)
-    return [p for p in psutil.process_iter() if p.pid != os.getpid() and _carries(p, mark)]
+def find(settings: Settings) -> list[psutil.Process]:
+    """Return the living processes of the home, whoever started them."""
+    mark, folder = mark_of(settings.home), f"{settings.session_folder}/"
+    return [p for p in psutil.process_iter() if p.pid != os.getpid() and _belongs(p, mark, folder)]
 
 
-def _carries(process: psutil.Process, mark: str) -> bool:
+def _belongs(process: psutil.Process, mark: str, folder: str) -> bool:
     try:
-        return process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        if process.environ().get(MARK) == mark:
+            return True
+        # Ray's workers write their title over their environment; their open log files tell whose they are.
+        return any(file.path.startswith(folder) for file in process.open_files())
     except (psutil.Error, OSError):  # gone meanwhile, or another user's: not ours either way
         return False
 
@@ -69,10 +75,10 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
         return
 
 
-def end_all(home: Path, *, grace_seconds: float = 8.0) -> int:
-    """End every process of `home`, also those that others start meanwhile; return how many there were."""
+def end_all(settings: Settings, *, grace_seconds: float = 8.0) -> int:
+    """End every process of the home, also those that others start meanwhile; return how many there were."""
     count = 0
-    while processes := find(home):
+    while processes := find(settings):
         count += len(processes)
         end(processes, grace_seconds=grace_seconds)
     return count
@@ -87,12 +93,16 @@ def wait_until(
     log: Path | None = None,
     interval_seconds: float = 0.2,
 ) -> None:
-    """Wait until `check` holds; raise Unavailable with the end of `log` on time-out or when `process` has ended."""
+    """Wait until `check` holds; raise Unavailable with the end of `log` on time-out or when `process` has failed."""
     deadline = time.monotonic() + timeout_seconds
     while not check():
-        ended = process is not None and process.poll() is not None
-        if ended or time.monotonic() > deadline:
-            why = "ended early" if ended else f"was not ready after {timeout_seconds:.0f} s"
+        failed = process is not None and process.poll() not in (None, 0)
+        if failed or time.monotonic() > deadline:
+            why = (
+                f"ended with code {process.returncode}"
+                if failed and process
+                else f"was not ready after {timeout_seconds:.0f} s"
+            )
             raise Unavailable(f"{what} {why}.{_tail(log)}", what=what)
         time.sleep(interval_seconds)
 
@@ -104,10 +114,12 @@ def _tail(log: Path | None, lines: int = 12) -> str:
     return f" The end of {log}:\n{text}"
 
 
-def refuse_taken(ports: Mapping[str, int], home: Path) -> None:
-    """Raise Conflict when a port is taken by a process that is not one of `home`; `ports` is by setting name."""
-    listening = {c.laddr.port: c.pid for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN}
-    own = {p.pid for p in find(home)}
+def refuse_taken(ports: Mapping[str, int], settings: Settings) -> None:
+    """Raise Conflict when a port is taken by a process that is not one of the home; `ports` is by setting name."""
+    listening = {
+        c.laddr.port: c.pid for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN
+    }
+    own = {p.pid for p in find(settings)}
     taken = [
         f"{name.upper()}={port} is taken by {_describe(listening[port])}"
         for name, port in ports.items()
@@ -122,6 +134,8 @@ def refuse_taken(ports: Mapping[str, int], home: Path) -> None:
 
 def _describe(pid: int | None) -> str:
     try:
-        return f"process {pid} ({psutil.Process(pid).name()})" if pid else "a process of another user"
+        return (
+            f"process {pid} ({psutil.Process(pid).name()})" if pid else "a process of another user"
+        )
     except psutil.Error:
         return f"process {pid}"

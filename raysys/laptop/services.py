@@ -57,12 +57,16 @@ class MlflowServer:
             *("--serve-artifacts", "--artifacts-destination", f"{settings.artifact_root}/mlflow"),
         ]
         environment = {**self._environment, **MLFLOW_ENVIRONMENT}
-        return processes.spawn(command, home=settings.home, environment=environment, log=self.log)
+        return processes.spawn(command, settings=settings, environment=environment, log=self.log)
 
     def wait(self, process: subprocess.Popen[bytes] | None) -> None:
         """Wait until the server answers; raises Unavailable with the end of its log."""
         processes.wait_until(
-            self.alive, "The MLflow server", timeout_seconds=MLFLOW_SECONDS, process=process, log=self.log
+            self.alive,
+            "The MLflow server",
+            timeout_seconds=MLFLOW_SECONDS,
+            process=process,
+            log=self.log,
         )
 
 
@@ -83,21 +87,29 @@ class RayHead:
             return dashboard.alive()
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start the head; the command stays as the parent of what it starts."""
+        """Start the head; the command ends when its processes run."""
         settings = self._settings
-        settings.session_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         command = [
-            *(executable("ray"), "start", "--head", "--block", "--disable-usage-stats"),
+            *(executable("ray"), "start", "--head", "--disable-usage-stats"),
             *("--node-ip-address", "127.0.0.1", "--port", str(settings.ray_port)),
-            *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(settings.ray_dashboard_port)),
+            *(
+                "--dashboard-host",
+                "127.0.0.1",
+                "--dashboard-port",
+                str(settings.ray_dashboard_port),
+            ),
             *("--dashboard-agent-listen-port", str(settings.ray_agent_port)),
             *("--ray-client-server-port", str(settings.ray_client_port)),
             *("--metrics-export-port", str(settings.ray_metrics_port)),
             *("--temp-dir", str(settings.session_folder)),
+            # Any free port for workers: the default range would claim ports that settings name.
+            *("--min-worker-port", "0", "--max-worker-port", "0"),
             *("--object-store-memory", str(256 * 2**20)),
             *(("--num-cpus", str(settings.num_cpus)) if settings.num_cpus else ()),
         ]
-        return processes.spawn(command, home=settings.home, environment=self._environment, log=self.log)
+        return processes.spawn(
+            command, settings=settings, environment=self._environment, log=self.log
+        )
 
     def wait(self, process: subprocess.Popen[bytes] | None) -> None:
         """Wait until the dashboard and the control store answer; raises Unavailable with the end of the log."""

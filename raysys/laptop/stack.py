@@ -1,4 +1,4 @@
-"""Everything that runs for one home: brought up in order, looked at, and ended; each part is started only if it is down."""
+"""Everything that runs for one home: brought up in order, looked at, ended. A part is started only if it is down."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 from filelock import FileLock
 
-from raysys import db, durable, families
+from raysys import db, durable
 from raysys.errors import Conflict, Unavailable
 from raysys.laptop import processes, tokens
 from raysys.laptop.dashboard import Dashboard
@@ -31,6 +32,8 @@ PORTS = (
     "ray_agent_port",
     "ray_metrics_port",
     "haproxy_metrics_port",
+    "haproxy_stats_port",
+    "fallback_port",
 )
 
 
@@ -55,31 +58,54 @@ class Stack:
         """End every process that `up` started, and theirs; return how many there were."""
         self.settings.home.mkdir(parents=True, exist_ok=True)
         with FileLock(self.settings.home / "up.lock"):
-            count = processes.end_all(self.settings.home)
+            count = processes.end_all(self.settings)
             self._running.unlink(missing_ok=True)
             shutil.rmtree(self.settings.session_folder, ignore_errors=True)
             return count
 
     def status(self) -> dict[str, Any]:
-        """Return what runs, as plain data: each part's state, the addresses, the applications and the actors."""
+        """Return what runs, as plain data; `ready` is whether all of it does."""
         settings = self.settings
         token = tokens.ray_token(settings)
-        ray = RayHead(settings, {}, token).alive()
-        parts = {
-            "processes": len(processes.find(settings.home)),
-            "mlflow": "up" if MlflowServer(settings, {}).alive() else "down",
-            "ray": "up" if ray else "down",
+        state: dict[str, Any] = {
+            "database": _state(self._database_answers()),
+            "mlflow": _state(MlflowServer(settings, {}).alive()),
+            "ray": _state(RayHead(settings, {}, token).alive()),
+            "applications": {},
+            "actors": dict.fromkeys(ACTORS, "DOWN"),
+            "served": [],
             "urls": self.urls(),
         }
-        if not ray:
-            return {**parts, "applications": {}, "actors": {}}
-        with Dashboard(settings.dashboard_url, token) as dashboard:
-            return {
-                **parts,
-                "cluster": dashboard.resources(),
-                "applications": {n: a["status"] for n, a in dashboard.applications().items()},
-                "actors": {n: s for n, s in dashboard.actors().items() if n in ACTORS},
-            }
+        if state["ray"] == "up":
+            with Dashboard(settings.dashboard_url, token) as dashboard:
+                state["cluster"] = dashboard.resources()
+                state["applications"] = {
+                    n: a["status"] for n, a in dashboard.applications().items()
+                }
+                state["actors"] |= {n: s for n, s in dashboard.actors().items() if n in ACTORS}
+            state["served"] = self._served()
+        return {**state, "ready": _ready(state)}
+
+    def _database_answers(self) -> bool:
+        engine = db.open_engine(self.settings.database)
+        try:
+            with db.reading(engine) as connection:
+                connection.exec_driver_sql("SELECT 1")
+        except Unavailable:
+            return False
+        finally:
+            engine.dispose()
+        return True
+
+    def _served(self) -> list[dict[str, Any]]:
+        settings = self.settings
+        headers = {"Authorization": f"Bearer {tokens.api_token(settings)}"}
+        try:
+            answer = httpx.get(f"{settings.http_url}/admin/models", headers=headers, timeout=10)
+            served: list[dict[str, Any]] = answer.raise_for_status().json()["replicas"]
+        except httpx.HTTPError:
+            return []
+        return served
 
     def urls(self) -> dict[str, str]:
         """Return the addresses that people open."""
@@ -94,7 +120,7 @@ class Stack:
     # -- steps of `up` -----------------------------------------------------------------------------------------------
 
     def _refuse_other_settings(self) -> None:
-        if not self._running.exists() or not processes.find(self.settings.home):
+        if not self._running.exists() or not processes.find(self.settings):
             return
         before, now = json.loads(self._running.read_text()), self.settings.changed()
         differing = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
@@ -118,9 +144,10 @@ class Stack:
         down = [s for s in (ray, mlflow) if not s.alive() and (s is ray or settings.runs_mlflow)]
         if ray in down:
             # What a crash left of an old cluster would answer in the new one's place.
-            processes.end_all(settings.home)
+            processes.end_all(settings)
             down = [ray, mlflow] if settings.runs_mlflow else [ray]
         self._refuse_taken_ports(mlflow in down)
+        (settings.session_folder / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
         started = [(service, service.start()) for service in down]
         self._notify("Preparing the database")
         db.migrate(settings)
@@ -131,7 +158,7 @@ class Stack:
 
     def _refuse_taken_ports(self, with_mlflow: bool) -> None:
         names = (*PORTS, "mlflow_port") if with_mlflow else PORTS
-        processes.refuse_taken({n: getattr(self.settings, n) for n in names}, self.settings.home)
+        processes.refuse_taken({n: getattr(self.settings, n) for n in names}, self.settings)
 
     def _environment(self) -> dict[str, str]:
         settings = self.settings
@@ -144,6 +171,8 @@ class Stack:
             "RAY_AUTH_TOKEN_PATH": str(settings.home / tokens.RAY_TOKEN_NAME),
             "RAY_USAGE_STATS_ENABLED": "0",
             "MLFLOW_TRACKING_URI": settings.tracking_uri,
+            # What a killed process leaves in the temporary folder goes when the session's folder goes.
+            "TMPDIR": str(settings.session_folder / "tmp"),
         }
 
     def _deploy(self) -> None:
@@ -167,15 +196,26 @@ class Stack:
             states = {n: a["status"] for n, a in dashboard.applications().items()}
             if states and all(state == "RUNNING" for state in states.values()):
                 return
-            self._notify("Starting " + ", ".join(f"{n} ({s.lower()})" for n, s in states.items() if s != "RUNNING"))
+            self._notify(
+                "Starting "
+                + ", ".join(f"{n} ({s.lower()})" for n, s in states.items() if s != "RUNNING")
+            )
             if time.monotonic() > deadline or "DEPLOY_FAILED" in states.values():
                 raise Unavailable(f"Some applications did not start: {_troubles(dashboard)}")
             time.sleep(0.5)
 
 
-def served_families(settings: Settings) -> tuple[str, ...]:
-    """Return the names of the families that are served from this home."""
-    return settings.families or families.names()
+def _state(alive: bool) -> str:
+    return "up" if alive else "down"
+
+
+def _ready(state: dict[str, Any]) -> bool:
+    return (
+        all(state[part] == "up" for part in ("database", "mlflow", "ray"))
+        and bool(state["applications"])
+        and all(status == "RUNNING" for status in state["applications"].values())
+        and all(status == "ALIVE" for status in state["actors"].values())
+    )
 
 
 def _accepts(dashboard: Dashboard, config: dict[str, Any]) -> bool:

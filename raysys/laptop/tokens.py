@@ -8,8 +8,8 @@ from pathlib import Path
 
 from raysys.settings import Settings
 
-API_TOKEN_NAME = "api-token"
-RAY_TOKEN_NAME = "ray-token"
+API_TOKEN_NAME = "api-token"  # noqa: S105  the name of a file
+RAY_TOKEN_NAME = "ray-token"  # noqa: S105  likewise
 
 
 def api_token(settings: Settings) -> str:

@@ -1,0 +1,116 @@
+"""The whole of raysys in a home of its own on free ports, driven through its command line as a user would."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from raysys.laptop import processes
+from raysys.settings import Settings
+
+PORT_NAMES = (
+    "http",
+    "mlflow",
+    "ray",
+    "ray_dashboard",
+    "ray_client",
+    "ray_agent",
+    "ray_metrics",
+    "haproxy_metrics",
+    "haproxy_stats",
+    "fallback",
+)
+RAYSYS = str(Path(sys.executable).parent / "raysys")
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nothing listens on now, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@dataclass
+class Home:
+    """A home and the settings that its commands get; `run` is the command line."""
+
+    path: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        ports = zip(PORT_NAMES, free_ports(len(PORT_NAMES)), strict=True)
+        self.environment = {
+            "RAYSYS_HOME": str(self.path),
+            **{f"RAYSYS_{name.upper()}_PORT": str(port) for name, port in ports},
+            "RAYSYS_TRIAL_CPUS": "1",
+            **self.environment,
+        }
+
+    @property
+    def http_url(self) -> str:
+        """Where predictions are served."""
+        return f"http://127.0.0.1:{self.environment['RAYSYS_HTTP_PORT']}"
+
+    def run(self, *words: str, code: int | None = 0, timeout: float = 600, stdin: str = "") -> str:
+        """Run a command and return its standard output; its exit code has to be `code` unless that is None."""
+        done = subprocess.run(
+            [RAYSYS, *words],
+            env=self.all_environment(),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if code is not None:
+            assert done.returncode == code, (
+                f"raysys {' '.join(words)}\n{done.stdout}\n{done.stderr}"
+            )
+        return done.stdout + (done.stderr if code else "")
+
+    def json(self, *words: str, code: int | None = 0) -> Any:
+        """Run a command with `--json` and return what it printed."""
+        return json.loads(self.run(*words, "--json", code=code))
+
+    def all_environment(self) -> dict[str, str]:
+        """Return the environment of this test run without another home's settings, and with this home's."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAYSYS_", "RAY_"))}
+        return {**kept, **self.environment}
+
+    def settings(self) -> Settings:
+        """Return the settings as a command of this home reads them."""
+        names = {
+            k.removeprefix("RAYSYS_").lower(): v
+            for k, v in self.environment.items()
+            if k.startswith("RAYSYS_")
+        }
+        return Settings(**names)  # type: ignore[arg-type]
+
+    def client(self) -> httpx.Client:
+        """Return an HTTP client of the served predictions."""
+        return httpx.Client(base_url=self.http_url, timeout=30)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """Give a running raysys with both families trained on simulated rows; nothing of it is left afterwards."""
+    home = Home(tmp_path_factory.mktemp("home"))
+    try:
+        home.run("demo", "--trials", "2")
+        yield home
+    finally:
+        home.run("down")
+        assert processes.find(home.settings()) == []
