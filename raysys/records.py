@@ -51,7 +51,7 @@ class Rejection(Record):
 
 
 class ImportReport(Record):
-    """What an import did: rows read, stored anew, already known, and rejected."""
+    """What an import did: rows read, stored anew, already known, rejected; columns not used."""
 
     family: str
     source: str
@@ -59,6 +59,7 @@ class ImportReport(Record):
     new: int
     known: int
     rejected: list[Rejection] = []
+    ignored: list[str] = []
 
 
 class WindowReport(Record):

@@ -1,0 +1,230 @@
+"""The door to Ray: the connection, named actors, tasks that can be cancelled; no Serve and no workflow is here."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from raysys.errors import RaysysError, Unavailable, WorkflowError
+from raysys.records import Record
+from raysys.settings import Settings
+
+NAMESPACE = "raysys"
+ACTOR_THREADS = 16
+
+
+def connect(settings: Settings) -> None:
+    """Join the cluster that settings name, or stay joined; raises Unavailable when none answers."""
+    import ray
+
+    if ray.is_initialized():
+        return
+    address = settings.ray_address or f"127.0.0.1:{settings.ray_port}"
+    try:
+        ray.init(
+            address=address,
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, TimeoutError) as error:
+        raise Unavailable(
+            f"No Ray cluster answers at {address}: {error}. Start one with `raysys up`.",
+            address=address,
+        ) from error
+
+
+def disconnect() -> None:
+    """Leave the cluster."""
+    import ray
+
+    ray.shutdown()
+
+
+def load(target: str) -> Any:
+    """Return what `module:name` names; raises WorkflowError when it cannot be imported."""
+    module, _, name = target.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise WorkflowError(
+            f"{target} cannot be imported: {error}. Is its module on every node?", target=target
+        ) from error
+    return found
+
+
+class Host:
+    """What every actor of raysys is: an object of a class that is imported inside the actor's process.
+
+    Whoever makes the actor need not be able to import the class.
+    """
+
+    def __init__(self, target: str, args: tuple[Any, ...]) -> None:
+        self._tenant = load(target)(*args)
+
+    def call(self, method: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Call a method of the object."""
+        return getattr(self._tenant, method)(*args, **kwargs)
+
+
+class Handle:
+    """A named actor, seen from another process."""
+
+    def __init__(self, name: str, actor: Any) -> None:
+        self.name = name
+        self.actor = actor
+
+    def call(self, method: str, *args: Any, timeout_seconds: float = 30.0, **kwargs: Any) -> Any:
+        """Call `method` and wait; raises Unavailable when the actor is away or too slow."""
+        import ray
+
+        try:
+            return ray.get(self.actor.call.remote(method, args, kwargs), timeout=timeout_seconds)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, RaysysError) else error from None
+        except (ray.exceptions.RayError, ray.exceptions.GetTimeoutError) as error:
+            raise Unavailable(
+                f"Actor {self.name} did not answer {method}: {type(error).__name__}. "
+                "Ray starts it again by itself; see `raysys status`.",
+                actor=self.name,
+            ) from error
+
+
+def ensure_actor(
+    name: str,
+    target: str,
+    *args: Any,
+    num_cpus: float = 0,
+    max_concurrency: int = ACTOR_THREADS,
+    env: Mapping[str, str] | None = None,
+) -> Handle:
+    """Return the detached actor called `name`; make it from `target` (`module:Class`) when it is not there.
+
+    Ray starts it again whenever its process ends. Of many callers at once one makes it.
+    """
+    import ray
+
+    options: dict[str, Any] = {
+        "name": name,
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+        "num_cpus": num_cpus,
+        "max_concurrency": max_concurrency,
+    }
+    if env:
+        options["runtime_env"] = {"env_vars": dict(env)}
+    return Handle(name, ray.remote(Host).options(**options).remote(target, args))
+
+
+def find_actor(name: str) -> Handle | None:
+    """Return the actor called `name`, or None."""
+    import ray
+
+    try:
+        return Handle(name, ray.get_actor(name, namespace=NAMESPACE))
+    except ValueError:
+        return None
+
+
+def kill_actor(name: str) -> bool:
+    """End the actor called `name` for good; return whether there was one."""
+    import ray
+
+    handle = find_actor(name)
+    if handle is None:
+        return False
+    ray.kill(handle.actor, no_restart=True)
+    return True
+
+
+class Place(Record):
+    """Where something runs: the node's address, the process id, and Ray's id of the task."""
+
+    node: str
+    pid: int
+    task_id: str
+
+
+def place() -> Place:
+    """Return where the calling Ray task runs."""
+    import os
+
+    import ray
+
+    context = ray.get_runtime_context()
+    return Place(
+        node=ray.util.get_node_ip_address(),
+        pid=os.getpid(),
+        task_id=context.get_task_id() or "",
+    )
+
+
+class Task:
+    """A running Ray task."""
+
+    def __init__(self, name: str, ref: Any) -> None:
+        self.name = name
+        self._ref = ref
+
+    def wait(self, seconds: float) -> bool:
+        """Wait up to `seconds`; return whether the task has ended."""
+        import ray
+
+        ended, _ = ray.wait([self._ref], timeout=seconds)
+        return bool(ended)
+
+    def result(self) -> Any:
+        """Return what the ended task gave; raises WorkflowError when Ray lost it."""
+        import ray
+
+        try:
+            return ray.get(self._ref)
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause if isinstance(error.cause, RaysysError) else error from None
+        except ray.exceptions.RayError as error:
+            raise WorkflowError(
+                f"The Ray task {self.name} was lost: {_first_line(error)} "
+                "Resume the run to do this step again.",
+                task=self.name,
+                error_type=type(error).__name__,
+            ) from error
+
+    def cancel(self) -> None:
+        """End the task's process at once, and all that the task started."""
+        import ray
+
+        ray.cancel(self._ref, force=True, recursive=True)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _call(target: str, args: tuple[Any, ...]) -> Any:
+    return load(target)(*args)
+
+
+@cache
+def _remote_call() -> Any:
+    import ray
+
+    return ray.remote(_call)
+
+
+def submit(target: str, *args: Any, name: str, **options: Any) -> Task:
+    """Start `target` (`module:function`) as a Ray task.
+
+    `options` are Ray's (`num_cpus`, `memory` in bytes, `resources`, `max_retries` for a task whose process or node
+    died). An exception of the function is never a reason to run it again.
+    """
+    chosen = {key: value for key, value in options.items() if value is not None}
+    remote = _remote_call().options(name=name, retry_exceptions=False, **chosen)
+    return Task(name, remote.remote(target, args))

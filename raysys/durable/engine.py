@@ -1,0 +1,355 @@
+"""The workflow engine of the worker: DBOS, and what a step does around its function. One a process."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from dbos import DBOS, DBOSConfig, SetWorkflowTimeout
+from dbos._context import get_local_dbos_context
+from dbos._dbos import _get_dbos_instance
+from dbos._error import DBOSWorkflowCancelledError
+
+from raysys import cluster, db, log
+from raysys.durable import codec, context, flow, queues, remote, system, ticks
+from raysys.durable.context import Position
+from raysys.durable.flow import Step, Workflow
+from raysys.errors import RaysysError, WorkflowError
+from raysys.records import Event, Schedule, revive
+from raysys.settings import Settings
+from raysys.store import events
+
+THREADS = 64  # runs at once in one worker; each waits in a thread of its own
+BASE_CONCURRENCY = 8  # runs at once of a workflow that is about no family
+WAIT_SECONDS = 0.5
+CANCEL_CHECK_SECONDS = 1.0
+EVENT_SLICE_SECONDS = 300.0
+LONGEST_RETRY_SECONDS = 300.0
+
+
+class Engine:
+    """Runs workflows in this process until it is closed. Use it as a context manager, or `open` and `close` it.
+
+    Runs that an earlier process left are taken up again: their finished steps are not repeated.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._log = log.get("durable")
+        self._stopping = threading.Event()
+        self._events: sa.Engine | None = None
+        self._system: sa.Engine | None = None
+
+    def __enter__(self) -> Engine:
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Register every imported workflow and begin to run; raises Unavailable without its database."""
+        system.migrate(self._settings)
+        try:
+            self._launch()
+        except BaseException:
+            self.close()
+            raise
+
+    def _launch(self) -> None:
+        self._events = db.open_engine(self._settings.database)
+        self._system = system.open_sqlite(self._settings)
+        DBOS(config=self._config())
+        system.quiet()
+        workflows = flow.registered()
+        self._runners = {name: self._register(each) for name, each in workflows.items()}
+        DBOS.workflow(name=ticks.NAME)(lambda at, plan: self._on_tick(at, plan))
+        DBOS.launch()
+        system.quiet()
+        DBOS.set_latest_application_version(system.VERSION)
+        for each in workflows.values():
+            self._register_queues(each)
+        self._register_queue(ticks.NAME, ticks.CONCURRENCY)
+
+    def _config(self) -> DBOSConfig:
+        config: DBOSConfig = {
+            "name": system.APPLICATION,
+            "system_database_url": self._settings.workflow_database,
+            "application_version": system.VERSION,
+            "executor_id": system.EXECUTOR,
+            "max_executor_threads": THREADS,
+            "serializer": system.JsonSerializer(),
+            "log_level": "WARNING",
+            "run_migrations": False,  # open() has done it, under a lock
+            "use_listen_notify": not self._settings.workflow_database.startswith("sqlite"),
+        }
+        if self._system is not None:
+            config["system_database_engine"] = self._system
+        return config
+
+    def close(self) -> None:
+        """Stop: steps that run are abandoned, and done again by the next worker."""
+        self._stopping.set()
+        DBOS.destroy(destroy_registry=True)
+        for engine in (self._system, self._events):
+            if engine is not None:
+                engine.dispose()
+
+    def _register(self, workflow: Workflow[..., Any]) -> Callable[..., Any]:
+        flow.target_of(workflow.function)
+
+        def body(*args: Any, **kwargs: Any) -> Any:
+            return self._run(workflow, args, kwargs)
+
+        return DBOS.workflow(name=workflow.name)(body)
+
+    def _register_queues(self, workflow: Workflow[..., Any]) -> None:
+        from raysys import families
+
+        self._register_queue(workflow.name, BASE_CONCURRENCY)
+        for family in self._settings.families or families.names():
+            self._register_queue(queues.queue_of(workflow.name, [family]), workflow.concurrency)
+
+    def _register_queue(self, name: str, concurrency: int) -> None:
+        DBOS.register_queue(
+            name,
+            worker_concurrency=concurrency,
+            polling_interval_sec=queues.POLL_SECONDS,
+            on_conflict="always_update",
+        )
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def _run(
+        self, workflow: Workflow[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        run_id = str(DBOS.workflow_id)
+        what = f"Workflow {workflow.name}"
+        with context.in_run(self, run_id), log.bound(family=queues.family_of(args)):
+            self._record(Position(workflow_id=run_id, number=0, step="run"), "started", kind="run")
+            try:
+                result = codec.outcome(workflow.function(*args, **kwargs), what)
+            except Exception as error:
+                failure = codec.translated(error, what)
+                self._ended(run_id, failure)
+                if failure is error:
+                    raise
+                raise failure from error
+            self._ended(run_id, None)
+            return result
+
+    def _ended(self, run_id: str, failure: RaysysError | None) -> None:
+        position = Position(workflow_id=run_id, number=0, step="run")
+        if failure is None:
+            self._log.info("run.succeeded")
+            self._record(position, "succeeded", kind="run")
+            return
+        self._log.error("run.failed", error=failure.message, exc_info=failure)
+        self._record(position, f"failed: {failure.message}", kind="run")
+
+    def call_workflow(
+        self, workflow: Workflow[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Run `workflow` as a child of the running one, in the same thread."""
+        runner = self._runners.get(workflow.name)
+        if runner is None:
+            raise WorkflowError(
+                f"Workflow {workflow.name} is not known to this worker: import its module before the engine opens.",
+                workflow=workflow.name,
+            )
+        if workflow.timeout_seconds is None:
+            return runner(*args, **kwargs)
+        with SetWorkflowTimeout(workflow.timeout_seconds):
+            return runner(*args, **kwargs)
+
+    # -- steps -----------------------------------------------------------------------------------------------------
+
+    def run_step(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do `step` once: when the run has its result already, return that."""
+        try:
+            result = DBOS.run_step({"name": step.name}, self._do, step, args, kwargs)
+        except RaysysError as error:
+            if step.catch_exceptions:
+                return [None, error.message]
+            raise
+        return [result, None] if step.catch_exceptions else result
+
+    def _do(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        position = Position(
+            workflow_id=str(DBOS.workflow_id), number=int(DBOS.step_id or 0), step=step.name
+        )
+        pause = step.retry_seconds
+        for attempt in range(step.max_retries + 1):
+            try:
+                return self._attempt(step, position, args, kwargs)
+            except step.retry_on as error:
+                if attempt == step.max_retries:
+                    raise
+                self._record(position, f"again in {pause:.0f} s: {error}", kind="retry")
+                self._pause(position.workflow_id, pause)
+                pause = min(2 * pause, LONGEST_RETRY_SECONDS)
+        raise AssertionError("unreachable")
+
+    def _attempt(
+        self,
+        step: Step[..., Any],
+        position: Position,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        began = time.monotonic()
+        self._record(position, "started", kind="started", where=step.where)
+        try:
+            do = self._in_ray if step.where == "ray" else self._here
+            where, result = do(step, position, args, kwargs)
+        except Exception as error:
+            failure = codec.translated(error, f"Step {step.name}")
+            self._failed(position, failure, time.monotonic() - began)
+            if failure is error:
+                raise
+            raise failure from error
+        seconds = round(time.monotonic() - began, 3)
+        self._record(position, "done", kind="done", where=where, seconds=seconds)
+        return result
+
+    def _failed(self, position: Position, failure: RaysysError, seconds: float) -> None:
+        self._log.error("step.failed", step=position.step, error=failure.message)
+        message = f"failed: {failure.message}"
+        fields = {k: failure.fields[k] for k in ("error_type", "where") if k in failure.fields}
+        self._record(position, message, kind="failed", seconds=round(seconds, 3), **fields)
+
+    def _here(
+        self,
+        step: Step[..., Any],
+        position: Position,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[str, Any]:
+        with context.in_step(position, self._append):
+            return "worker", codec.outcome(step.function(*args, **kwargs), f"Step {step.name}")
+
+    def _in_ray(
+        self,
+        step: Step[..., Any],
+        position: Position,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[str, Any]:
+        task = cluster.submit(
+            f"{remote.__name__}:{remote.execute.__name__}",
+            step.target,
+            position,
+            args,
+            kwargs,
+            name=f"{position.workflow_id}:{step.name}",
+            num_cpus=step.num_cpus,
+            memory=step.memory,
+            resources=step.resources,
+            max_retries=step.max_retries,
+        )
+        self._await(task, step, position)
+        outcome: remote.Outcome = task.result()
+        if outcome.error is not None:
+            raise codec.unpack(outcome.error)
+        return outcome.where, outcome.result
+
+    def _await(self, task: cluster.Task, step: Step[..., Any], position: Position) -> None:
+        began = checked = time.monotonic()
+        while not task.wait(WAIT_SECONDS):
+            now = time.monotonic()
+            if step.timeout_seconds is not None and now - began > step.timeout_seconds:
+                task.cancel()
+                raise WorkflowError(
+                    f"Step {step.name} took longer than its {step.timeout_seconds:g} s and was ended.",
+                    step=step.name,
+                )
+            if now - checked >= CANCEL_CHECK_SECONDS:
+                checked = now
+                self._stop_when_cancelled(position, task)
+
+    def _stop_when_cancelled(self, position: Position, task: cluster.Task) -> None:
+        if self._stopping.is_set():
+            task.cancel()
+            raise DBOSWorkflowCancelledError(
+                f"The worker stops; {position.step} is done again later."
+            )
+        if self.cancelled(position.workflow_id):
+            task.cancel()
+            self._record(position, "ended, because the run was cancelled", kind="cancelled")
+            raise DBOSWorkflowCancelledError(f"Run {position.workflow_id} was cancelled.")
+
+    # -- waiting ---------------------------------------------------------------------------------------------------
+
+    def cancelled(self, run_id: str) -> bool:
+        """Return whether the run was cancelled or deleted, or is another execution's by now.
+
+        While the database does not answer, it was not.
+        """
+        ours = getattr(get_local_dbos_context(), "owner_xid", None)
+        system_db = _get_dbos_instance()._sys_db
+        table = system_db.tables.workflow_status
+        query = sa.select(table.c.status, table.c.owner_xid).where(table.c.workflow_uuid == run_id)
+        try:
+            with system_db.engine.connect() as connection:
+                row = connection.execute(query).one_or_none()
+        except sa.exc.OperationalError:
+            return False
+        return (
+            row is None or row.status == "CANCELLED" or (ours is not None and row.owner_xid != ours)
+        )
+
+    def _pause(self, run_id: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            stopped = self._stopping.wait(min(left, CANCEL_CHECK_SECONDS))
+            if stopped or self.cancelled(run_id):
+                raise DBOSWorkflowCancelledError(f"Run {run_id} stopped while it waited.")
+
+    def sleep(self, run_id: str, seconds: float) -> None:
+        """Wait until `seconds` after the first call, whatever restarts in between."""
+        until = DBOS.run_step({"name": "sleep"}, lambda: time.time() + seconds)
+        self._pause(run_id, until - time.time())
+
+    def receive(self, topic: str, timeout_seconds: float | None) -> Any:
+        """Return the next event of `topic` that was sent to this run; None when the time is over."""
+        left = float("inf") if timeout_seconds is None else timeout_seconds
+        while left > 0:
+            # In slices: a run that waits is not woken by its own cancellation.
+            value = DBOS.recv(topic, timeout_seconds=min(left, EVENT_SLICE_SECONDS))
+            if value is not None:
+                return value
+            left -= EVENT_SLICE_SECONDS
+        return None
+
+    def send(self, run_id: str, topic: str, value: Any) -> None:
+        """Send an event to another run, once."""
+        DBOS.send(run_id, codec.outcome(value, f"Event {topic}"), topic)
+
+    # -- schedules -------------------------------------------------------------------------------------------------
+
+    def apply(self, schedules: Sequence[Schedule]) -> None:
+        """Make `schedules` the ones in force; keep which are paused, and make up one missed start of each."""
+        ticks.apply(schedules)
+
+    def _on_tick(self, scheduled_at: str, plan: Mapping[str, Any]) -> Any:
+        run_id = str(DBOS.workflow_id)
+        schedule = revive(dict(plan), Schedule)
+        with context.in_run(self, run_id):
+            reason = DBOS.run_step({"name": "due"}, lambda: ticks.reason_to_wait(schedule))
+            if reason:
+                return {"skipped": reason}
+            return {"started": ticks.enqueue(schedule, str(scheduled_at))}
+
+    # -- history ---------------------------------------------------------------------------------------------------
+
+    def _record(self, position: Position, message: str, **values: Any) -> None:
+        self._append(context.event(position, message, **values))
+
+    def _append(self, event: Event) -> None:
+        if self._events is not None:
+            events.append(self._events, event)
