@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import (
@@ -104,6 +105,9 @@ class Settings(BaseSettings):
     atmos_station: str = Field(
         "108", description="Station that is crawled (KMA number; 108 is Seoul)."
     )
+    atmos_zone: str = Field(
+        "Asia/Seoul", description="Zone of imported times that name none (IANA name)."
+    )
     atmos_latitude: float = Field(
         37.5714, ge=-90, le=90, description="Latitude for open-meteo, in degrees."
     )
@@ -148,6 +152,14 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least level that is logged."
     )
+
+    @field_validator("atmos_zone")
+    @classmethod
+    def _known_zone(cls, zone: str) -> str:
+        try:
+            return ZoneInfo(zone).key
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"{zone!r} is no time zone; use a name such as Asia/Seoul") from None
 
     @field_validator("database_url")
     @classmethod
