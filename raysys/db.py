@@ -15,7 +15,6 @@ from raysys.errors import Unavailable
 from raysys.settings import Settings
 
 MIGRATION_LOCK = 7_267_795  # any constant: the key of the advisory lock on Postgres
-CHUNK = 500  # rows of one INSERT: SQLite takes 32,766 variables at most
 
 
 def open_engine(url: str) -> sa.Engine:
@@ -79,24 +78,11 @@ def _translated(engine: sa.Engine) -> Iterator[None]:
 
 def insert_new(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> int:
     """Insert the rows whose primary key is not there yet; return how many that were."""
-    added = 0
-    for start in range(0, len(rows), CHUNK):
-        statement = (
-            insert_statement(connection, table)
-            .values(list(rows[start : start + CHUNK]))
-            .on_conflict_do_nothing()
-        )
-        added += connection.execute(statement.returning(*table.primary_key.columns)).all().__len__()
-    return added
-
-
-def upsert(connection: sa.Connection, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
-    """Insert `rows`; where the primary key is there, set every other given column anew."""
-    keys = [c.name for c in table.primary_key.columns]
-    for start in range(0, len(rows), CHUNK):
-        statement = insert_statement(connection, table).values(list(rows[start : start + CHUNK]))
-        changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
-        connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+    if not rows:
+        return 0
+    statement = insert_statement(connection, table).on_conflict_do_nothing()
+    added = connection.execute(statement.returning(*table.primary_key.columns), list(rows))
+    return len(added.all())
 
 
 def insert_statement(connection: sa.Connection, table: sa.Table) -> Any:

@@ -31,8 +31,10 @@ ALIASES = {
     "mslp": "sea_pressure",
     "rh": "humidity",
 }
-POINTS = ("N", "NNE", "NE", "ENE", "E", "ESE", "SE", "SSE")
-POINTS += ("S", "SSW", "SW", "WSW", "W", "WNW", "NW", "NNW")
+POINTS = (
+    *("N", "NNE", "NE", "ENE", "E", "ESE", "SE", "SSE"),
+    *("S", "SSW", "SW", "WSW", "W", "WNW", "NW", "NNW"),
+)
 COMPASS = {point: str(22.5 * i) for i, point in enumerate(POINTS)}
 MISSING = {"", "na", "nan", "n/a", "null", "none", "-"}
 
