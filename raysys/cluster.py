@@ -144,7 +144,7 @@ def kill_actor(name: str) -> bool:
     return True
 
 
-class Place(Record):
+class Place(Record, frozen=True):
     """Where something runs: the node's address, the process id, and Ray's id of the task."""
 
     node: str

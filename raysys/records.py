@@ -219,7 +219,7 @@ class LoadedVersion(Record):
 RunStatus = Literal["RUNNING", "PENDING", "FAILED", "RESUMABLE", "CANCELED", "SUCCESSFUL"]
 
 
-class Run(Record):
+class Run(Record, frozen=True):
     """A run of a workflow. RESUMABLE: it stopped without an end, and only `resume` makes it go on."""
 
     id: str
@@ -245,7 +245,7 @@ class Run(Record):
         return self.status not in ("RUNNING", "PENDING")
 
 
-class StepRun(Record):
+class StepRun(Record, frozen=True):
     """A step of a run; `where` is the node and process that ran it, `child` the run that it started."""
 
     number: int
@@ -261,7 +261,7 @@ class StepRun(Record):
     child: str | None = None
 
 
-class Schedule(Record):
+class Schedule(Record, frozen=True):
     """A workflow that starts by the clock: five-field `cron` in the time zone `zone`."""
 
     name: str

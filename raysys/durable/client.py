@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
 
@@ -26,6 +26,12 @@ POLL_SECONDS = 0.5
 PAGE = 200
 ALL_STEPS = 1_000_000_000  # a step number after every other: a rewind from there repeats nothing
 BACKFILL_LIMIT = 31
+# `list` is a method here.
+Steps: TypeAlias = list[StepRun]
+Events: TypeAlias = list[Event]
+Told: TypeAlias = list[tuple[int, Event]]
+Schedules: TypeAlias = list[Schedule]
+Ids: TypeAlias = list[str]
 _STATUS: dict[str, RunStatus] = {
     "ENQUEUED": "PENDING",
     "DELAYED": "PENDING",
@@ -229,18 +235,18 @@ class Client:
         stranded = row.app_version not in (None, self._version)
         return "RESUMABLE" if stranded and status in ("PENDING", "RUNNING") else status
 
-    def steps(self, workflow_id: str) -> list[StepRun]:
+    def steps(self, workflow_id: str) -> Steps:
         """Return the steps of the run, in order: the ended ones, and those that run now."""
         self._row(workflow_id)
         with self._translated():
             done = {row["function_id"]: row for row in self._dbos.list_workflow_steps(workflow_id)}
-        told: dict[int, list[Event]] = {}
+        told: dict[int, Events] = {}
         for _, event in self.events(workflow_id):
             if number := event.fields.get("number"):
                 told.setdefault(int(number), []).append(event)
         return [_step(n, done.get(n), told.get(n, [])) for n in sorted({*done, *told})]
 
-    def events(self, workflow_id: str, after: int = 0) -> list[tuple[int, Event]]:
+    def events(self, workflow_id: str, after: int = 0) -> Told:
         """Return what the run told after the event numbered `after`, with the numbers."""
         return events.after(self._events, workflow_id, after)
 
@@ -340,7 +346,7 @@ class Client:
         failed = [row["function_id"] for row in rows if row["error"] is not None]
         return max(failed, default=ALL_STEPS)
 
-    def resume_all(self, include_failed: bool = False) -> list[str]:
+    def resume_all(self, include_failed: bool = False) -> Ids:
         """Resume every resumable run (and every failed one, if told so); return their ids."""
         wanted = {"RESUMABLE", *(["FAILED"] if include_failed else [])}
         runs = [self._run(row) for row in self._rows(None, newest_first=False)]
@@ -388,7 +394,7 @@ class Client:
 
     # -- schedules -------------------------------------------------------------------------------------------------
 
-    def schedules(self) -> list[Schedule]:
+    def schedules(self) -> Schedules:
         """Return every schedule in force, by name."""
         from raysys.durable import ticks
 
@@ -427,7 +433,7 @@ class Client:
 
     def backfill_schedule(
         self, name: str, since: datetime, until: datetime, limit: int = BACKFILL_LIMIT
-    ) -> list[str]:
+    ) -> Ids:
         """Start a run for each moment of the schedule in (since, until]; those that ran already are left.
 
         Raises InvalidInput when these are more than `limit`.

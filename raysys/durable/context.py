@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Append = Callable[[Event], Any]
 
 
-class Position(Record):
+class Position(Record, frozen=True):
     """A step of a run: the run's id, the step's number and name, and what attempt it is."""
 
     workflow_id: str

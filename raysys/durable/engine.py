@@ -170,13 +170,18 @@ class Engine:
     # -- steps -----------------------------------------------------------------------------------------------------
 
     def run_step(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Do `step` once: when the run has its result already, return that."""
+        """Do `step` once: when the run has its result already, return that.
+
+        What was a record comes back as that record.
+        """
         try:
             result = DBOS.run_step({"name": step.name}, self._do, step, args, kwargs)
         except RaysysError as error:
             if step.catch_exceptions:
                 return [None, error.message]
             raise
+        if step.record is not None:
+            result = revive(result, step.record)
         return [result, None] if step.catch_exceptions else result
 
     def _do(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

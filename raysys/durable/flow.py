@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import update_wrapper
-from typing import Any, Generic, Literal, ParamSpec, TypeVar
+from functools import cached_property, update_wrapper
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
 
 from raysys.durable import context
 from raysys.errors import WorkflowError
+from raysys.records import Record
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -83,6 +84,12 @@ class Step(Generic[P, R]):
     def target(self) -> str:
         """Where another process imports it from."""
         return target_of(self.function)
+
+    @cached_property
+    def record(self) -> type[Record] | None:
+        """The record that the function gives, when its annotation says so."""
+        kind = get_type_hints(self.function).get("return")
+        return kind if isinstance(kind, type) and issubclass(kind, Record) else None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Do the step of the running workflow, or call the plain function outside one."""

@@ -16,7 +16,7 @@ from raysys.settings import Settings
 from raysys.store import events
 
 
-class Outcome(Record):
+class Outcome(Record, frozen=True):
     """What a Ray task gives back: the step's result or its packed error, and where it ran."""
 
     where: str

@@ -47,7 +47,7 @@ class Service:
         while not self._stopping.is_set():
             try:
                 self._engine = self._opened()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  the rim: it tries on, and ping tells
                 self._error = f"{type(error).__name__}: {error}"
                 self._log.exception("worker.not_ready", error=str(error), again_in_seconds=pause)
                 self._stopping.wait(pause)

@@ -45,7 +45,9 @@ def go(folder: Path) -> None:
     (folder / "go").touch()
 
 
-def test_run_gives_what_its_workflow_returns_and_tells_its_steps(client: Client, tmp_path: Path) -> None:
+def test_run_gives_what_its_workflow_returns_and_tells_its_steps(
+    client: Client, tmp_path: Path
+) -> None:
     go(tmp_path)
     run_id = client.start("three", str(tmp_path))
     assert client.output(run_id, 30) == [1, 1, 1]
@@ -174,7 +176,7 @@ def test_deadline_cancels_the_run(client: Client, tmp_path: Path) -> None:
 
 
 def test_unknown_workflow_and_run_are_refused(client: Client) -> None:
-    with pytest.raises(NotFound, match="The worker knows: .*three"):
+    with pytest.raises(NotFound, match=r"The worker knows: .*three"):
         client.start("nonsense")
     with pytest.raises(NotFound, match="There is no run"):
         client.run("nonsense")

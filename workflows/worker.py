@@ -1,0 +1,19 @@
+"""The worker: which workflows it runs and what the clock starts; Ray hosts it as one detached actor."""
+
+from __future__ import annotations
+
+from raysys import log
+from raysys.durable.service import Service
+from raysys.settings import Settings
+from workflows import schedules
+
+MODULES = ("workflows.crawl", "workflows.train")
+
+
+class Worker(Service):
+    """Runs the workflows of raysys until its process ends; Ray then starts it again."""
+
+    def __init__(self) -> None:
+        settings = Settings()
+        log.configure(settings)
+        super().__init__(settings, MODULES, schedules.table)
