@@ -1,0 +1,136 @@
+"""What a family's replica answers, by either protocol, as plain values; no ASGI and no Ray."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from deployments.http import (
+    Request,
+    Response,
+    answer,
+    expect_json,
+    expect_method,
+    expect_plain,
+    problem_of,
+)
+from deployments.open_inference import Codec, TensorSpec, output_tensor
+from deployments.rows import RowReader
+from raysys.errors import InvalidInput, NotFound, Unavailable
+from raysys.families.base import Family
+from raysys.metrics import Tally
+from raysys.serving.follower import Follower
+from raysys.serving.loader import LoadedModel, example_rows
+
+PLATFORM = "onnxruntime_onnx"
+V2_PATH = re.compile(
+    r"/v2/models/[^/]+(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer))?/?"
+)
+
+
+class Dataplane:
+    """Answers the requests of one family with the model that its follower keeps."""
+
+    def __init__(self, family: Family, follower: Follower, tally: Tally) -> None:
+        self._family = family
+        self._follower = follower
+        self._slot = follower.slot
+        self._tally = tally
+        self._reader = RowReader(family)
+        self._codec = Codec(family)
+
+    async def answer(self, request: Request) -> Response:
+        """Return the answer to any request for this family; never raises."""
+        try:
+            response = await self._route(request)
+        except Exception as error:  # noqa: BLE001  the rim: whatever comes in, the replica goes on
+            response = problem_of(error, request.path)
+        self._tally.count(response.status)
+        return response
+
+    async def _route(self, request: Request) -> Response:
+        if request.path.startswith("/v2/"):
+            return await self._v2(request)
+        expect_method(request, "POST", "PUT")
+        expect_json(request)
+        model = await self._model(_query_version(request.query))
+        return self._predict(model, request.body)
+
+    def _predict(self, model: LoadedModel, body: bytes) -> Response:
+        rows, many = self._reader.read(body)
+        answers = self._run(model, rows)
+        result = msgspec.json.encode(answers if many else answers[0])
+        return Response(200, b'{"result":%b,"model":%b,"error":null}' % (result, _named(model)))
+
+    async def _v2(self, request: Request) -> Response:
+        match = V2_PATH.fullmatch(request.path)
+        if match is None:
+            raise NotFound(f"There is nothing at {request.path}.")
+        verb = match["verb"]
+        expect_method(request, "POST" if verb == "infer" else "GET")
+        model = await self._model(match["version"])
+        if verb == "infer":
+            return self._infer(model, request)
+        if verb == "ready":
+            return answer({"name": model.family, "ready": True})
+        return answer(self._metadata(model))
+
+    def _infer(self, model: LoadedModel, request: Request) -> Response:
+        expect_plain(request)
+        inference, rows = self._codec.read(request)
+        answers = self._run(model, rows)
+        return self._codec.write(inference, answers, model.family, model.version)
+
+    def _metadata(self, model: LoadedModel) -> dict[str, Any]:
+        answers = self._family.decode(model.run(example_rows(self._family)))
+        array, _ = output_tensor(answers)
+        shape = [-1] if array is None else [-1, *array.shape[1:]]
+        output = TensorSpec("result", "BYTES" if array is None else "FP32", shape)
+        return {
+            "name": model.family,
+            "versions": [model.version],
+            "platform": PLATFORM,
+            "inputs": self._codec.inputs,
+            "outputs": [output],
+        }
+
+    async def _model(self, version: str | None) -> LoadedModel:
+        current = self._slot.current
+        if version is not None and (current is None or current.version != version):
+            return await self._follower.version(version)
+        if current is None:
+            raise Unavailable(no_model(self._family.name, self._slot.refused))
+        return current
+
+    def _run(self, model: LoadedModel, rows: list[Any]) -> list[Any]:
+        encoded = self._family.encode(rows)
+        answers = self._family.decode(model.run(encoded))
+        self._tally.add_rows(model.version, len(rows))
+        return answers
+
+
+def no_model(family: str, refused: dict[str, str]) -> str:
+    """Return the sentence that says why a family cannot answer."""
+    why = "; ".join(refused.values()) or f"train one with `raysys train {family}`"
+    return f"No model of {family} is loaded: {why}."
+
+
+def _query_version(query: bytes) -> str | None:
+    if not query:
+        return None
+    values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("version")
+    if values is None:
+        return None
+    if not values[-1].isdecimal():
+        raise InvalidInput(
+            "The query's version is not a number.",
+            issues=[{"loc": ["query", "version"], "reason": "must be a whole number"}],
+        )
+    return values[-1]
+
+
+def _named(model: LoadedModel) -> bytes:
+    return msgspec.json.encode({"name": model.family, "version": model.version})

@@ -1,0 +1,193 @@
+"""The deployment at `/`: it passes families' requests on, and answers all others."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from typing import Any, Protocol
+
+from deployments.health import Health
+from deployments.http import (
+    Disconnected,
+    HttpError,
+    Life,
+    Message,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    problem_of,
+    read_request,
+    run_lifespan,
+    send_response,
+)
+from raysys import families, log
+from raysys.errors import NotFound, Unavailable
+from raysys.families.base import Family
+from raysys.records import LoadedVersion
+from raysys.serving.config import DEPLOYMENT
+from raysys.settings import Settings
+
+FORWARD_SECONDS = 30.0
+STATUS_SECONDS = 3.0
+ENSURE_SECONDS = 5.0
+FAMILY_PATH = re.compile(r"(?P<start>/predict/|/v2/models/)(?P<name>[^/]+)(?P<rest>/.*)?")
+
+
+class Door(Protocol):
+    """The way to one family's replicas. Raises Unavailable when none answers."""
+
+    async def forward(self, request: Request) -> Response:
+        """Let a replica answer."""
+
+    async def status(self) -> LoadedVersion:
+        """Ask a replica what it serves."""
+
+
+class GatewayApp:
+    """The ASGI application at `/`.
+
+    Requests that name a family go to it by its name or its route; all others to `site`.
+    """
+
+    def __init__(
+        self,
+        doors: dict[str, Door],
+        site: Any,
+        limit_bytes: int,
+        life: Life = nullcontext,
+    ) -> None:
+        self._life = life
+        self._site = site
+        self._limit_bytes = limit_bytes
+        self._doors: dict[str, Door] = {}
+        for name, door in doors.items():
+            self._doors |= {name: door, families.get(name).route: door}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await run_lifespan(receive, send, self._life)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1003})
+            return
+        try:
+            request = await read_request(scope, receive, self._limit_bytes)
+        except HttpError as error:
+            await send_response(problem_of(error, scope["path"]), send)
+        except Disconnected:
+            return
+        else:
+            await self._answer(request, scope, receive, send)
+
+    async def _answer(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        match = FAMILY_PATH.fullmatch(request.path)
+        if match is None:
+            await self._site(scope, _Replayed(request.body, receive), send)
+            return
+        try:
+            response = await self._forward(request, match)
+        except Exception as error:  # noqa: BLE001  the rim: whatever comes in, the gateway goes on
+            response = problem_of(error, request.path)
+        await send_response(response, send)
+
+    async def _forward(self, request: Request, match: re.Match[str]) -> Response:
+        door = self._doors.get(match["name"])
+        if door is None:
+            known = ", ".join(sorted(self._doors))
+            raise NotFound(f"There is no family {match['name'][:100]!r}. Served: {known}.")
+        if match["start"] == "/predict/" and match["rest"] not in (None, "/"):
+            raise NotFound(f"There is nothing at {request.path}.")
+        return await door.forward(request)
+
+
+class _Replayed:
+    """A body that was read already, for an application that reads it again."""
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._body: bytes | None = body
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        if self._body is None:
+            return await self._receive()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+
+class HandleDoor:
+    """The door through Serve's handle of a family's deployment."""
+
+    def __init__(self, family: str) -> None:
+        self._family = family
+        self._handle: Any = None
+
+    async def forward(self, request: Request) -> Response:
+        """See `Door.forward`."""
+        return Response(*await self._call("forward", FORWARD_SECONDS, *request))
+
+    async def status(self) -> LoadedVersion:
+        """See `Door.status`."""
+        state: LoadedVersion = await self._call("status", STATUS_SECONDS)
+        return state
+
+    async def _call(self, method: str, seconds: float, *args: Any) -> Any:
+        from ray import exceptions, serve
+        from ray.serve.exceptions import RayServeException
+
+        try:
+            if self._handle is None:
+                self._handle = serve.get_deployment_handle(DEPLOYMENT, app_name=self._family)
+            return await asyncio.wait_for(getattr(self._handle, method).remote(*args), seconds)
+        except (exceptions.RayError, RayServeException, TimeoutError) as error:
+            raise Unavailable(
+                f"No replica of {self._family} answers ({type(error).__name__}). Try again shortly."
+            ) from error
+
+
+class GatewayReplica:
+    """What Serve runs at `/`; it also keeps the watcher and the worker in being."""
+
+    def __init__(self, served: list[str]) -> None:
+        self._settings = Settings()
+        log.configure(self._settings)
+        self._doors: dict[str, Door] = {name: HandleDoor(name) for name in served}
+        self._ensuring: asyncio.Task[None] | None = None
+
+    def __serve_build_asgi_app__(self) -> GatewayApp:
+        from deployments.site import build_site
+
+        kinds: list[Family] = [families.get(name) for name in self._doors]
+        site = build_site(self._settings, kinds, Health(self._doors))
+        return GatewayApp(self._doors, site, self._settings.max_body_bytes, self._life)
+
+    @asynccontextmanager
+    async def _life(self) -> AsyncIterator[None]:
+        self._ensuring = asyncio.create_task(self._ensure_forever(), name="ensure")
+        yield
+        self._ensuring.cancel()
+
+    def check_health(self) -> None:
+        """Raise when the loop that keeps the actors in being has ended."""
+        if self._ensuring is not None and self._ensuring.done():
+            raise RuntimeError("the loop that keeps the actors in being has ended")
+
+    async def _ensure_forever(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(_ensure_actors)
+            except Exception:  # noqa: BLE001  the rim: Ray's head may be away, and comes back
+                log.get("gateway").exception("actors were not ensured")
+            await asyncio.sleep(ENSURE_SECONDS)
+
+
+def _ensure_actors() -> None:
+    from raysys.durable.hosting import ensure_worker
+    from raysys.serving.watcher import ensure_watcher
+
+    ensure_watcher()
+    ensure_worker(Settings())

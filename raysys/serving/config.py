@@ -1,0 +1,112 @@
+"""What Ray Serve and HAProxy are told: the declarative config, and every node's environment."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from raysys import families
+from raysys.settings import Settings
+
+MODEL = "deployments.app:model"
+GATEWAY = "deployments.app:gateway"
+GATEWAY_APPLICATION = "gateway"
+DEPLOYMENT = "Model"
+GATEWAY_DEPLOYMENT = "Gateway"
+MIDDLEWARES = "deployments.edge:middlewares"
+
+QUIET = {"enable_access_log": False, "log_level": "WARNING", "encoding": "JSON"}
+METRIC_PUSH_SECONDS = 2
+
+
+def served_families(settings: Settings) -> tuple[str, ...]:
+    """Return the names of the families that are served."""
+    return settings.families or families.names()
+
+
+def serve_config(settings: Settings) -> dict[str, Any]:
+    """Return Serve's declarative config: one application a family, and the gateway."""
+    names = served_families(settings)
+    return {
+        "proxy_location": "EveryNode",
+        "http_options": {
+            "host": settings.http_host,
+            "port": settings.http_port,
+            "keep_alive_timeout_s": 90,
+        },
+        "logging_config": QUIET,
+        "applications": [
+            *(_family_application(settings, name) for name in names),
+            _gateway_application(settings, names),
+        ],
+    }
+
+
+def _family_application(settings: Settings, name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        "route_prefix": f"/predict/{families.get(name).route}",
+        "import_path": MODEL,
+        "args": {"family": name},
+        "logging_config": QUIET,
+        "deployments": [_deployment(settings, DEPLOYMENT, settings.max_replicas)],
+    }
+
+
+def _gateway_application(settings: Settings, names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "name": GATEWAY_APPLICATION,
+        "route_prefix": "/",
+        "import_path": GATEWAY,
+        "args": {"families": list(names)},
+        "logging_config": QUIET,
+        "deployments": [_deployment(settings, GATEWAY_DEPLOYMENT, 1)],
+    }
+
+
+def _deployment(settings: Settings, name: str, most: int) -> dict[str, Any]:
+    return {
+        "name": name,
+        "ray_actor_options": {"num_cpus": settings.replica_cpus},
+        # A request holds a replica for a fraction of a millisecond: more than these wait in vain.
+        "max_ongoing_requests": 64,
+        "max_queued_requests": 256,
+        "backpressure_config": {"status_code": 503, "retry_after_s": 1},
+        "autoscaling_config": {
+            "min_replicas": 1,
+            "max_replicas": most,
+            "target_ongoing_requests": 16,
+            "upscale_delay_s": 4,
+            "downscale_delay_s": 60,
+            "look_back_period_s": 10,
+        },
+        "health_check_period_s": 5,
+        "health_check_timeout_s": 20,
+        "graceful_shutdown_wait_loop_s": 0.5,
+        "graceful_shutdown_timeout_s": 20,
+    }
+
+
+def serve_environment(settings: Settings) -> dict[str, str]:
+    """Return the variables that must be set wherever a node of the cluster starts."""
+    # HAProxy appends the node's id of 56 letters, and a UNIX socket's path may have 107 bytes.
+    folder = settings.session_folder / "ha"
+    threads = max(1, min(4, (os.cpu_count() or 1) // 2))
+    return {
+        "RAY_SERVE_ENABLE_HA_PROXY": "1",
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": MIDDLEWARES,
+        "RAY_SERVE_HAPROXY_NBTHREAD": str(threads),
+        "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(folder / "haproxy.cfg"),
+        "RAY_SERVE_HAPROXY_SOCKET_PATH": str(folder / "admin.sock"),
+        "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(folder / "metrics.sock"),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(folder),
+        "RAY_SERVE_HAPROXY_SERVER_STATE_FILE": str(folder / "server-state"),
+        "RAY_SERVE_HAPROXY_METRICS_PORT": str(settings.haproxy_metrics_port),
+        "RAY_SERVE_HAPROXY_STATS_PORT": str(settings.haproxy_stats_port),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(settings.fallback_port),
+        "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "60",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
+        "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": str(METRIC_PUSH_SECONDS),
+        "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": str(METRIC_PUSH_SECONDS),
+    }

@@ -1,0 +1,71 @@
+"""A family's application without Ray, called through ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from deployments.dataplane import Dataplane
+from deployments.model import ModelApp
+from raysys.families.base import Family
+from raysys.metrics import Tally
+from raysys.serving.follower import Follower
+from raysys.serving.offers import LastGood
+from raysys.serving.slot import Slot
+from tests.unit.serving.tiny import Fruits, HandOffers, Waves, offer, scaled
+
+LIMIT_BYTES = 20_000
+
+
+class Served:
+    """One family's application with version 1 (times 2) loaded, version 2 (times 3) on demand."""
+
+    def __init__(self, family: Family, width: int, folder: Path, loaded: bool = True) -> None:
+        self.family = family
+        self.path = f"/predict/{family.route}"
+        champion = offer(family, "1", scaled(width, 2.0))
+        self.offers = HandOffers(champion if loaded else None)
+        self.offers.versions["2"] = offer(family, "2", scaled(width, 3.0))
+        self.follower = Follower("r1", Slot(family), self.offers, LastGood(folder))
+        self.tally = Tally(family.name)
+        self.dataplane = Dataplane(family, self.follower, self.tally)
+        self.app = ModelApp(self.dataplane, self.path, LIMIT_BYTES)
+        asyncio.run(self.follower.start(5))
+
+    def call(self, method: str, path: str = "", **request: Any) -> httpx.Response:
+        """Send one request; `path` is the family's own by default."""
+        return asyncio.run(self._call(method, path or self.path, **request))
+
+    async def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
+        transport = httpx.ASGITransport(app=self.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.request(method, path, **request)
+
+
+@pytest.fixture
+def fruits(tmp_path: Path) -> Served:
+    """A family whose requests have fields, and may be lists."""
+    return Served(Fruits(), 2, tmp_path)
+
+
+@pytest.fixture
+def waves(tmp_path: Path) -> Served:
+    """A family whose requests are lists of four numbers."""
+    return Served(Waves(), 4, tmp_path)
+
+
+@pytest.fixture
+def modelless(tmp_path: Path) -> Served:
+    """A family that was never trained."""
+    return Served(Fruits(), 2, tmp_path, loaded=False)
+
+
+@pytest.fixture(scope="session")
+def make_served(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Family, int], Served]:
+    """A maker of applications for tests that share one."""
+    return lambda family, width: Served(family, width, tmp_path_factory.mktemp("cache"))
