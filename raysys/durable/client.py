@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dbos import DBOSClient, StepInfo, WorkflowStatus
 
 POLL_SECONDS = 0.5
-PAGE = 200
+PAGE = 100
 ALL_STEPS = 1_000_000_000  # a step number after every other: a rewind from there repeats nothing
 BACKFILL_LIMIT = 31
 # `list` is a method here.
@@ -202,7 +202,6 @@ class Client:
                     limit=PAGE,
                     offset=offset,
                     sort_desc=newest_first,
-                    load_output=False,
                 )
             yield from rows
             if len(rows) < PAGE:
