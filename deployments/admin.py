@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from raysys.errors import InvalidInput, NotFound, Unavailable
 from raysys.families.base import Family, Series
-from raysys.laptop.tokens import api_token
+from raysys.tokens import api_token
 from raysys.registry import Registry
 from raysys.runtime import Runtime
 from raysys.settings import Settings

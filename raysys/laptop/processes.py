@@ -114,21 +114,33 @@ def _tail(log: Path | None, lines: int = 12) -> str:
     return f" The end of {log}:\n{text}"
 
 
+def listening() -> dict[int, int | None]:
+    """Return the process that listens on each TCP port of this machine; None for another user's."""
+    return {
+        c.laddr.port: c.pid  # type: ignore[union-attr]  # a listening socket has an address
+        for c in psutil.net_connections("tcp")
+        if c.status == psutil.CONN_LISTEN
+    }
+
+
+def owns(settings: Settings, port: int) -> bool:
+    """Return whether a process of the home listens on `port`."""
+    pid = listening().get(port)
+    return pid is not None and pid in {p.pid for p in find(settings)}
+
+
 def refuse_taken(ports: Mapping[str, int], settings: Settings) -> None:
     """Raise Conflict when a port is taken by a process that is not one of the home; `ports` is by setting name."""
-    listening = {
-        c.laddr.port: c.pid for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN
-    }
+    by_port = listening()
     own = {p.pid for p in find(settings)}
     taken = [
-        f"{name.upper()}={port} is taken by {_describe(listening[port])}"
+        f"RAYSYS_{name.upper()}={port} is taken by {_describe(by_port[port])}"
         for name, port in ports.items()
-        if port in listening and listening[port] not in own
+        if port in by_port and by_port[port] not in own
     ]
     if taken:
         raise Conflict(
-            f"Some ports are not free: {'; '.join(taken)}. End that process, or set RAYSYS_<NAME> to another port.",
-            taken=taken,
+            f"Some ports are not free: {'; '.join(taken)}. End those processes, or set other ports.", taken=taken
         )
 
 

@@ -40,7 +40,10 @@ class MlflowServer:
         self.log = settings.home / "logs" / "mlflow.log"
 
     def alive(self) -> bool:
-        """Return whether the server answers its health check."""
+        """Return whether the server answers its health check, and is ours where `up` starts one."""
+        settings = self._settings
+        if settings.runs_mlflow and not processes.owns(settings, settings.mlflow_port):
+            return False
         try:
             return httpx.get(f"{self._settings.tracking_uri}/health", timeout=3.0).is_success
         except httpx.HTTPError:
@@ -55,6 +58,8 @@ class MlflowServer:
             *("--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1"),
             *("--backend-store-uri", store or f"sqlite:///{settings.home / 'mlflow.db'}"),
             *("--serve-artifacts", "--artifacts-destination", f"{settings.artifact_root}/mlflow"),
+            # The watcher asks every second: a line a request would fill the disk.
+            *("--uvicorn-opts", "--no-access-log --log-level warning"),
         ]
         environment = {**self._environment, **MLFLOW_ENVIRONMENT}
         return processes.spawn(command, settings=settings, environment=environment, log=self.log)
@@ -82,7 +87,9 @@ class RayHead:
         self.log = settings.home / "logs" / "ray.log"
 
     def alive(self) -> bool:
-        """Return whether the cluster's control store answers."""
+        """Return whether the control store of our own cluster answers."""
+        if not processes.owns(self._settings, self._settings.ray_dashboard_port):
+            return False
         with Dashboard(self._settings.dashboard_url, self._token) as dashboard:
             return dashboard.alive()
 

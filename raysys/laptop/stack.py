@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 from filelock import FileLock
 
-from raysys import db, durable
+from raysys import db, durable, tokens
 from raysys.errors import Conflict, Unavailable
-from raysys.laptop import processes, tokens
+from raysys.laptop import processes
 from raysys.laptop.dashboard import Dashboard
 from raysys.laptop.services import MlflowServer, RayHead
 from raysys.serving.config import serve_config, serve_environment
@@ -102,7 +102,7 @@ class Stack:
         headers = {"Authorization": f"Bearer {tokens.api_token(settings)}"}
         try:
             answer = httpx.get(f"{settings.http_url}/admin/models", headers=headers, timeout=10)
-            served: list[dict[str, Any]] = answer.raise_for_status().json()["replicas"]
+            served: list[dict[str, Any]] = answer.raise_for_status().json()["serving"]["replicas"]
         except httpx.HTTPError:
             return []
         return served

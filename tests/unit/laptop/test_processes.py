@@ -71,6 +71,8 @@ def test_waiting_ends_at_its_deadline() -> None:
 def test_a_taken_port_is_refused_with_the_setting_and_the_process(settings: Settings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(Conflict, match=rf"HTTP_PORT={port} is taken by process \d+ \(.*\)"):
+        with pytest.raises(
+            Conflict, match=rf"RAYSYS_HTTP_PORT={port} is taken by process \d+ \(.*\)"
+        ):
             processes.refuse_taken({"http_port": port}, settings)
     processes.refuse_taken({"http_port": port}, settings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
-from raysys.laptop import tokens
+from raysys import tokens
 from raysys.settings import Settings
 
 
