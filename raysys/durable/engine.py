@@ -111,7 +111,9 @@ class Engine:
     def _register_queues(self, workflow: Workflow[..., Any]) -> None:
         from raysys import families
 
-        self._register_queue(workflow.name, BASE_CONCURRENCY)
+        if not workflow.about_family:
+            self._register_queue(workflow.name, BASE_CONCURRENCY)
+            return
         for family in self._settings.families or families.names():
             self._register_queue(queues.queue_of(workflow.name, [family]), workflow.concurrency)
 

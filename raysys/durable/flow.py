@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, update_wrapper
+from inspect import signature
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
 
 from raysys.durable import context
@@ -50,6 +51,11 @@ class Workflow(Generic[P, R]):
         self.concurrency = concurrency
         self.timeout_seconds = timeout_seconds
         update_wrapper(self, function)
+
+    @property
+    def about_family(self) -> bool:
+        """Whether its first argument is a family's name; its runs then wait in a queue of that family."""
+        return next(iter(signature(self.function).parameters), "") == "family"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run it here and now, or as a child of the running workflow."""
