@@ -46,9 +46,11 @@ def plan(
     last_day = last.astimezone(source.zone).date()
     until = min(until or last_day, last_day)
     known = ledger.first_day(engine, source.name, source.series)
-    since = since or known or last_day - timedelta(days=history_days - 1)
+    since = since or known or until - timedelta(days=history_days - 1)
     if since > last_day:
         raise InvalidInput(f"{source.name} has nothing after {last_day} yet; since is {since}.")
+    if since > until:
+        raise InvalidInput(f"until ({until}) is before since ({since}): name an earlier since.")
     complete = ledger.complete_days(engine, source.name, source.series, since, until)
     wanted = [day for day in _days(since, until) if day not in complete]
     runs = _runs(wanted, max(1, source.window_hours // 24))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 from urllib.parse import quote
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 import stamina
@@ -14,6 +15,7 @@ from raysys.settings import Settings
 
 T = TypeVar("T")
 LONGEST_PAUSE_SECONDS = 30.0
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Api:
@@ -36,7 +38,7 @@ class Api:
         self._client = httpx.Client(
             base_url=base_url,
             timeout=settings.source_timeout_seconds,
-            transport=_Signing(transport or httpx.HTTPTransport(), self._secrets),
+            transport=_Signing(transport or _transport(base_url), self._secrets),
         )
 
     def ask(
@@ -99,6 +101,17 @@ class Api:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _transport(base_url: str) -> httpx.HTTPTransport:
+    """Return a transport that goes through the proxy of the environment, but never to this machine.
+
+    httpx reads the environment only for transports of its own making.
+    """
+    url = httpx.URL(base_url)
+    direct = url.host in LOOPBACK or bool(proxy_bypass(url.host))
+    proxy = None if direct else getproxies().get(url.scheme)
+    return httpx.HTTPTransport(verify=url.scheme == "https", proxy=proxy)
 
 
 class _Signing(httpx.BaseTransport):

@@ -1,0 +1,49 @@
+"""Logs are events with ids and without secrets."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from raysys import log
+from raysys.settings import Settings
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Iterator[io.StringIO]:
+    stream = io.StringIO()
+    log.configure(Settings(home=tmp_path, log_format="json"), stream)
+    yield stream
+    structlog.reset_defaults()
+
+
+def test_event_carries_bound_ids(out: io.StringIO) -> None:
+    with log.bound(workflow_id="w1", family="atmos"):
+        log.get("crawl").info("window_stored", new=24)
+    log.get("crawl").info("done")
+    first, second = map(json.loads, out.getvalue().splitlines())
+    assert first["event"] == "window_stored"
+    assert (first["workflow_id"], first["family"], first["part"], first["new"]) == (
+        "w1",
+        "atmos",
+        "crawl",
+        24,
+    )
+    assert "workflow_id" not in second
+
+
+def test_secret_is_masked_by_its_name(out: io.StringIO) -> None:
+    log.get("kma").warning("refused", serviceKey="abc123", api_token="t0p", code="30")
+    assert "abc123" not in out.getvalue()
+    assert "t0p" not in out.getvalue()
+    assert '"30"' in out.getvalue()
+
+
+def test_lower_level_is_not_logged(out: io.StringIO) -> None:
+    log.get("kma").debug("asked")
+    assert out.getvalue() == ""

@@ -1,0 +1,80 @@
+"""Settings come from the environment, then the file, then the defaults."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from raysys.settings import Settings, nearest_home
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in [n for n in os.environ if n.startswith(("RAYSYS_", "RAY_ADDRESS"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_environment_wins_over_file_and_file_over_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raysys.toml").write_text('http_port = 9001\natmos_station = "159"\n')
+    monkeypatch.setenv("RAYSYS_HTTP_PORT", "9002")
+    settings = Settings()
+    assert (settings.http_port, settings.atmos_station) == (9002, "159")
+    assert settings.atmos_source == "sample"
+
+
+def test_home_is_that_of_the_nearest_parent(tmp_path: Path) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    assert nearest_home(inner) == inner / ".raysys"
+    (tmp_path / ".raysys").mkdir()
+    assert nearest_home(inner) == tmp_path / ".raysys"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"database_url": "mysql://x"},
+        {"http_port": 0},
+        {"atmos_source": "crystal-ball"},
+        {"atmos_zone": "Nowhere/Town"},
+        {"kma_publication_hour": 24},
+    ],
+)
+def test_nonsense_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(**given)
+
+
+def test_settings_are_frozen_and_hide_secrets() -> None:
+    settings = Settings(kma_service_key="very-secret")
+    assert "very-secret" not in repr(settings) + str(settings.model_dump())
+    with pytest.raises(ValidationError):
+        settings.http_port = 1
+
+
+def test_child_process_reads_the_same_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = Settings(
+        home=tmp_path / "h", kma_service_key="k+/=", families=("a", "b"), ray_address="ray://x:1"
+    )
+    for name, value in told.environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings() == told
+
+
+def test_addresses_follow_from_home(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    assert settings.database == f"sqlite:///{tmp_path}/raysys.db"
+    assert settings.workflow_database != settings.database
+    assert settings.artifact_root == str(tmp_path / "artifacts")
+    on_postgres = Settings(home=tmp_path, database_url="postgresql://u@h/d")
+    assert on_postgres.database == "postgresql+psycopg2://u@h/d" == on_postgres.workflow_database
