@@ -16,10 +16,10 @@ from pydantic import BaseModel, Field
 
 from raysys.errors import InvalidInput, NotFound, Unavailable
 from raysys.families.base import Family, Series
-from raysys.tokens import api_token
 from raysys.registry import Registry
 from raysys.runtime import Runtime
 from raysys.settings import Settings
+from raysys.tokens import api_token
 
 ACTOR = "admin-api"
 

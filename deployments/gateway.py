@@ -26,7 +26,6 @@ from deployments.http import (
 )
 from raysys import families, log
 from raysys.errors import NotFound, Unavailable
-from raysys.families.base import Family
 from raysys.records import LoadedVersion
 from raysys.serving.config import DEPLOYMENT
 from raysys.settings import Settings
@@ -50,7 +49,8 @@ class Door(Protocol):
 class GatewayApp:
     """The ASGI application at `/`.
 
-    Requests that name a family go to it by its name or its route; all others to `site`.
+    Requests that name a family go to its door, which stands under its name and under its route;
+    all others go to `site`.
     """
 
     def __init__(
@@ -63,9 +63,7 @@ class GatewayApp:
         self._life = life
         self._site = site
         self._limit_bytes = limit_bytes
-        self._doors: dict[str, Door] = {}
-        for name, door in doors.items():
-            self._doors |= {name: door, families.get(name).route: door}
+        self._doors = doors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -161,9 +159,11 @@ class GatewayReplica:
     def __serve_build_asgi_app__(self) -> GatewayApp:
         from deployments.site import build_site
 
-        kinds: list[Family] = [families.get(name) for name in self._doors]
+        kinds = [families.get(name) for name in self._doors]
         site = build_site(self._settings, kinds, Health(self._doors))
-        return GatewayApp(self._doors, site, self._settings.max_body_bytes, self._life)
+        by_route = {kind.route: self._doors[kind.name] for kind in kinds}
+        doors = {**self._doors, **by_route}
+        return GatewayApp(doors, site, self._settings.max_body_bytes, self._life)
 
     @asynccontextmanager
     async def _life(self) -> AsyncIterator[None]:

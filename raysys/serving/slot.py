@@ -40,15 +40,9 @@ class Slot:
             if offer.version in self.refused:
                 return False
             try:
-                model = self._pinned.pop(offer.version, None) or await self._load(offer)
-            except ModelRefused as error:
-                self.refused[offer.version] = error.message
-                log.get("serving").error(
-                    "model refused",
-                    family=offer.family,
-                    version=offer.version,
-                    reason=error.message,
-                )
+                model = self._pinned.pop(offer.version, None)
+                model = model or await self._load_or_remember(offer)
+            except ModelRefused:
                 return False
             self._swap(model)
             return True
@@ -60,7 +54,7 @@ class Slot:
             if model is None:
                 if offer.version in self.refused:
                     raise ModelRefused(self.refused[offer.version])
-                model = await self._load(offer)
+                model = await self._load_or_remember(offer)
                 self._pinned[offer.version] = model
                 while len(self._pinned) > PINNED:
                     self._pinned.popitem(last=False)
@@ -75,8 +69,17 @@ class Slot:
             self._pinned.move_to_end(version)
         return model
 
-    async def _load(self, offer: Offer) -> LoadedModel:
-        return await asyncio.to_thread(load, self.family, offer.version, offer.sha256, offer.data)
+    async def _load_or_remember(self, offer: Offer) -> LoadedModel:
+        try:
+            return await asyncio.to_thread(
+                load, self.family, offer.version, offer.sha256, offer.data
+            )
+        except ModelRefused as error:
+            self.refused[offer.version] = error.message
+            log.get("serving").error(
+                "model refused", family=offer.family, version=offer.version, reason=error.message
+            )
+            raise
 
     def _swap(self, model: LoadedModel) -> None:
         before, self.current = self.current, model

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -69,13 +70,13 @@ class Watcher:
     aliases are in the registry, and every replica says what it serves with each call.
     """
 
-    def __init__(self) -> None:
-        import ray
-
-        self._settings = Settings()
-        log.configure(self._settings)
-        self._registry = Registry(self._settings.tracking_uri)
-        self._keep = ray.put
+    def __init__(
+        self, registry: Registry | None = None, keep: Callable[[bytes], Any] | None = None
+    ) -> None:
+        settings = Settings()
+        log.configure(settings)
+        self._registry = registry or Registry(settings.tracking_uri)
+        self._keep = keep or _put
         self._changed = threading.Condition()
         self._aliases: dict[str, dict[str, str]] | None = None
         self._refused: dict[tuple[str, str], str] = {}
@@ -169,12 +170,14 @@ class Watcher:
         return None if version is None or (family, version) in self._refused else version
 
     def _bytes_of(self, family: str, version: str) -> tuple[str, Any]:
+        found = self._shelf.get(family, version)
+        if found is not None:
+            return found
+        wanted = self._registry.version(family, version)  # callers may name what does not exist
         with self._fetching:  # many replicas ask at once for what is downloaded once
             found = self._shelf.get(family, version)
             if found is None:
-                wanted = self._registry.version(family, version)
-                data = self._registry.fetch(wanted)
-                found = (wanted.sha256, self._keep(data))
+                found = (wanted.sha256, self._keep(self._registry.fetch(wanted)))
                 self._shelf.put(family, version, *found)
             return found
 
@@ -264,6 +267,12 @@ async def _translated(ref: Any) -> Any:
         raise
     except ray.exceptions.RayError as error:
         raise Unavailable(f"The watcher does not answer: {type(error).__name__}.") from error
+
+
+def _put(data: bytes) -> Any:
+    import ray
+
+    return ray.put(data)
 
 
 def ensure_watcher() -> cluster.Handle:

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from deployments.dataplane import Dataplane
+from deployments.gateway import Door, GatewayApp
+from deployments.health import Health
+from deployments.http import Request, Response
 from deployments.model import ModelApp
+from deployments.open_inference import Codec
+from deployments.site import build_site
 from raysys.families.base import Family
 from raysys.metrics import Tally
+from raysys.records import LoadedVersion
 from raysys.serving.follower import Follower
 from raysys.serving.offers import LastGood
 from raysys.serving.slot import Slot
+from raysys.settings import Settings
 from tests.unit.serving.tiny import Fruits, HandOffers, Waves, offer, scaled
 
 LIMIT_BYTES = 20_000
@@ -34,15 +43,39 @@ class Served:
         self.follower = Follower("r1", Slot(family), self.offers, LastGood(folder))
         self.tally = Tally(family.name)
         self.dataplane = Dataplane(family, self.follower, self.tally)
+        self.codec = Codec(family)
         self.app = ModelApp(self.dataplane, self.path, LIMIT_BYTES)
+        self.folder = folder
         asyncio.run(self.follower.start(5))
+
+    @cached_property
+    def gateway(self) -> GatewayApp:
+        """The gateway before this family alone."""
+        settings = Settings(home=self.folder, api_token=SecretStr("secret"))
+        site = build_site(settings, [self.family], Health({self.family.name: self}))
+        doors: dict[str, Door] = {self.family.name: self, self.family.route: self}
+        return GatewayApp(doors, site, LIMIT_BYTES)
 
     def call(self, method: str, path: str = "", **request: Any) -> httpx.Response:
         """Send one request; `path` is the family's own by default."""
         return asyncio.run(self._call(method, path or self.path, **request))
 
-    async def _call(self, method: str, path: str, **request: Any) -> httpx.Response:
-        transport = httpx.ASGITransport(app=self.app)
+    def through_gateway(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """Send one request to the gateway before this family."""
+        return asyncio.run(self._call(method, path, self.gateway, **request))
+
+    async def forward(self, request: Request) -> Response:
+        """See `Door.forward`."""
+        return await self.dataplane.answer(request)
+
+    async def status(self) -> LoadedVersion:
+        """See `Door.status`."""
+        return self.follower.state()
+
+    async def _call(
+        self, method: str, path: str, app: Any = None, **request: Any
+    ) -> httpx.Response:
+        transport = httpx.ASGITransport(app=app or self.app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.request(method, path, **request)
 
