@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import sqlalchemy as sa
 
 from raysys import db
-from raysys.durable import codec, queues
+from raysys.durable import codec, flow, queues
+from raysys.durable.flow import Workflow
 from raysys.errors import Conflict, InvalidInput, NotFound, RaysysError, WorkflowError
 from raysys.records import Event, Run, RunStatus, Schedule, StepRun
 from raysys.settings import Settings
@@ -107,23 +108,31 @@ class Client:
 
     def start(
         self,
-        name: str,
+        workflow: str | Workflow[..., Any],
         *args: Any,
         workflow_id: str | None = None,
         dedup: str | None = None,
         deadline_seconds: float | None = None,
     ) -> str:
-        """Start workflow `name` with `args`; return the id of the run, at once.
+        """Start a workflow, by its name or itself, with `args`; return the id of the run, at once.
 
+        One that the worker does not know by name is imported there from the module that defines it.
         The same `workflow_id` twice is one run; so is the same `dedup` while the first of them waits or runs.
         At the deadline, counted from the start of its work, the run is cancelled.
         """
+        name = workflow if isinstance(workflow, str) else workflow.name
         plain_args = codec.outcome(list(args), f"The arguments of {name}")
+        chosen_id = workflow_id or queues.new_id(name, plain_args)
+        if not isinstance(workflow, str):
+            deadline_seconds = deadline_seconds or workflow.timeout_seconds
+            if not self._known(name):
+                plain_args = [flow.target_of(workflow.function), plain_args]
+                name = queues.CALL
         queue = self._queue(name, plain_args)
         options: dict[str, Any] = {
             "workflow_name": name,
             "queue_name": queue,
-            "workflow_id": workflow_id or queues.new_id(name, plain_args),
+            "workflow_id": chosen_id,
             "deduplication_id": dedup,
             "duplication_policy": "return-existing" if dedup else None,
             "workflow_timeout": deadline_seconds,
@@ -146,9 +155,18 @@ class Client:
                 )
         return queue
 
+    def _known(self, name: str) -> bool:
+        with self._translated():
+            return name in self._workflows()
+
+    def _workflows(self) -> set[str]:
+        named = {queue.name.partition(".")[0] for queue in self._dbos.list_queues()}
+        return named - {queues.INTERNAL.rstrip("."), queues.CALL}
+
     def _refuse_unknown(self, name: str) -> None:
-        known = {queue.name.partition(".")[0] for queue in self._dbos.list_queues()}
-        known.discard(queues.INTERNAL.rstrip("."))
+        known = self._workflows()
+        if name == queues.CALL:
+            return
         if known and name not in known:
             raise NotFound(
                 f"There is no workflow {name!r}. The worker knows: {', '.join(sorted(known))}.",
@@ -210,9 +228,12 @@ class Client:
 
     def _run(self, row: WorkflowStatus) -> Run:
         args = list(row.input["args"]) if isinstance(row.input, dict) else []
+        name = row.name
+        if name == queues.CALL and len(args) == 2:
+            name, args = args
         return Run(
             id=row.workflow_id,
-            name=row.name,
+            name=name,
             status=self._status(row),
             args=args,
             family=queues.family_of(args),
@@ -322,7 +343,7 @@ class Client:
         """
         row = self._row(workflow_id)
         run = self._run(row)
-        queue = self._queue(run.name, run.args)
+        queue = self._queue(row.name, run.args)
         with self._translated():
             if run.status == "FAILED":
                 self._rewind(workflow_id, self._last_failed_step(workflow_id), queue)
@@ -358,7 +379,8 @@ class Client:
         """
         from dbos import SetWorkflowID
 
-        run = self.run(workflow_id)
+        row = self._row(workflow_id)
+        run = self._run(row)
         if step is None:
             last = self._last_failed_step(workflow_id)
             step = 1 if last == ALL_STEPS else last
@@ -371,7 +393,7 @@ class Client:
                 workflow_id,
                 step,
                 application_version=self._version,
-                queue_name=self._queue(run.name, run.args),
+                queue_name=self._queue(row.name, run.args),
             )
             return str(handle.get_workflow_id())
 

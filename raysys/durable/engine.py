@@ -17,7 +17,7 @@ from raysys import cluster, db, log
 from raysys.durable import codec, context, flow, queues, remote, system, ticks
 from raysys.durable.context import Position
 from raysys.durable.flow import Step, Workflow
-from raysys.errors import RaysysError, WorkflowError
+from raysys.errors import RaysysError, Unavailable, WorkflowError
 from raysys.records import Event, Schedule, revive
 from raysys.settings import Settings
 from raysys.store import events
@@ -68,6 +68,9 @@ class Engine:
         system.quiet()
         workflows = flow.registered()
         self._runners = {name: self._register(each) for name, each in workflows.items()}
+        self._call = DBOS.workflow(name=queues.CALL)(
+            lambda target, given: self._called(target, given)
+        )
         DBOS.workflow(name=ticks.NAME)(lambda at, plan: self._on_tick(at, plan))
         DBOS.launch()
         system.quiet()
@@ -75,6 +78,20 @@ class Engine:
         for each in workflows.values():
             self._register_queues(each)
         self._register_queue(ticks.NAME, ticks.CONCURRENCY)
+        self._register_queue(queues.CALL, BASE_CONCURRENCY)
+        self._tell_stranded()
+
+    def _tell_stranded(self) -> None:
+        active = ["PENDING", "ENQUEUED", "DELAYED"]
+        for run in DBOS.list_workflows(status=active, load_input=False, load_output=False):
+            if run.app_version not in (None, system.VERSION):
+                self._log.warning(
+                    "run.stranded",
+                    workflow_id=run.workflow_id,
+                    made_for=run.app_version,
+                    runs=system.VERSION,
+                    mend=f"raysys runs resume {run.workflow_id}",
+                )
 
     def _config(self) -> DBOSConfig:
         config: DBOSConfig = {
@@ -145,6 +162,12 @@ class Engine:
             self._ended(run_id, None)
             return result
 
+    def _called(self, target: str, args: Sequence[Any]) -> Any:
+        found = cluster.load(target)
+        if not isinstance(found, Workflow):
+            raise WorkflowError(f"{target} is no workflow: decorate it with durable.workflow().")
+        return self._run(found, args, {})
+
     def _ended(self, run_id: str, failure: RaysysError | None) -> None:
         position = Position(workflow_id=run_id, number=0, step="run")
         if failure is None:
@@ -160,10 +183,7 @@ class Engine:
         """Run `workflow` as a child of the running one, in the same thread."""
         runner = self._runners.get(workflow.name)
         if runner is None:
-            raise WorkflowError(
-                f"Workflow {workflow.name} is not known to this worker: import its module before the engine opens.",
-                workflow=workflow.name,
-            )
+            return self._call(flow.target_of(workflow.function), list(args))
         if workflow.timeout_seconds is None:
             return runner(*args, **kwargs)
         with SetWorkflowTimeout(workflow.timeout_seconds):
@@ -304,7 +324,7 @@ class Engine:
         try:
             with system_db.engine.connect() as connection:
                 row = connection.execute(query).one_or_none()
-        except sa.exc.OperationalError:
+        except sa.exc.SQLAlchemyError:
             return False
         return (
             row is None or row.status == "CANCELLED" or (ours is not None and row.owner_xid != ours)
@@ -358,5 +378,9 @@ class Engine:
         self._append(context.event(position, message, **values))
 
     def _append(self, event: Event) -> None:
-        if self._events is not None:
+        if self._events is None:
+            return
+        try:
             events.append(self._events, event)
+        except Unavailable as error:  # a run does not fail because nobody could be told of it
+            self._log.warning("event.lost", text=event.message, error=error.message)

@@ -8,7 +8,7 @@ from inspect import signature
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_type_hints
 
 from raysys.durable import context
-from raysys.errors import WorkflowError
+from raysys.errors import Unavailable, WorkflowError
 from raysys.records import Record
 
 P = ParamSpec("P")
@@ -16,7 +16,8 @@ R = TypeVar("R")
 
 Where = Literal["worker", "ray"]
 CONCURRENCY = 1  # runs of one workflow and family at once
-RETRIES = 3
+RETRIES = 6  # with the pauses below, two minutes: a database that restarts is back by then
+PAUSE_SECONDS = 2.0
 
 _workflows: dict[str, Workflow[..., Any]] = {}
 
@@ -146,8 +147,8 @@ def step(
     memory: int | None = None,
     resources: dict[str, float] | None = None,
     max_retries: int = RETRIES,
-    retry_on: tuple[type[Exception], ...] = (),
-    retry_seconds: float = 1.0,
+    retry_on: tuple[type[Exception], ...] = (Unavailable,),
+    retry_seconds: float = PAUSE_SECONDS,
     timeout_seconds: float | None = None,
     catch_exceptions: bool = False,
 ) -> Callable[[Callable[P, R]], Step[P, R]]:

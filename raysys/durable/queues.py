@@ -10,9 +10,9 @@ from typing import Any
 from raysys import families
 
 POLL_SECONDS = 0.8  # a run starts this late at most; each poll costs about a millisecond of CPU
-INTERNAL = (
-    "raysys."  # workflows whose names begin so are the engine's own, and lists leave them out
-)
+# Workflows whose names begin so are the engine's own, and lists leave them out.
+INTERNAL = "raysys."
+CALL = "call"  # the workflow that runs any other, found in the worker by its import path
 
 
 def family_of(args: Sequence[Any]) -> str | None:

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from raysys import cluster, db, log
 from raysys.durable import codec, context
 from raysys.durable.context import Position
+from raysys.errors import Unavailable
 from raysys.records import Event, Record
 from raysys.settings import Settings
 from raysys.store import events
@@ -39,9 +40,12 @@ def _settings() -> Settings:
     return settings
 
 
-def append(event: Event) -> int:
-    """Append `event` to the application's database."""
-    return events.append(_engine(_settings().database), event)
+def append(event: Event) -> None:
+    """Append `event` to the application's database, or log that it was lost."""
+    try:
+        events.append(_engine(_settings().database), event)
+    except Unavailable as error:  # a step does not fail because nobody could be told of it
+        log.get("step").warning("event.lost", text=event.message, error=error.message)
 
 
 def execute(

@@ -16,7 +16,7 @@ from raysys.settings import Settings
 def run(workflow: Workflow[..., Any] | str, *args: Any, workflow_id: str | None = None) -> Any:
     """Start a run, wait for its end, and return what it gave."""
     with Client(Settings()) as client:
-        return client.output(client.start(_name(workflow), *args, workflow_id=workflow_id))
+        return client.output(client.start(workflow, *args, workflow_id=workflow_id))
 
 
 def run_async(
@@ -24,11 +24,7 @@ def run_async(
 ) -> str:
     """Start a run and return its id at once; `get_output` gives what it gave."""
     with Client(Settings()) as client:
-        return client.start(_name(workflow), *args, workflow_id=workflow_id)
-
-
-def _name(workflow: Workflow[..., Any] | str) -> str:
-    return workflow if isinstance(workflow, str) else workflow.name
+        return client.start(workflow, *args, workflow_id=workflow_id)
 
 
 def resume(workflow_id: str) -> Any:

@@ -204,3 +204,19 @@ def test_ray_workflows_verbs_work(client: Client, tmp_path: Path) -> None:
     assert durable.get_metadata("verbs")["stats"]["end_time"] is not None
     assert ("verbs", "SUCCESSFUL") in durable.list_all("SUCCESSFUL")
     durable.delete("verbs")
+
+
+def test_script_of_ray_workflows_runs_with_its_imports_changed(client: Client) -> None:
+    import script_flows
+
+    run_id = durable.run_async(script_flows.everything, 4, workflow_id="script")
+    durable.send_event(run_id, "approved", "yes")
+    assert durable.get_output(run_id, timeout_seconds=60) == {
+        "product": 24,
+        "shaky": "in the end",
+        "whole": None,
+        "fault": "Step divide failed: ZeroDivisionError: division by zero",
+        "event": "yes",
+    }
+    run = client.run(run_id)
+    assert (run.name, run.args) == ("script_flows:everything", [4])
