@@ -24,14 +24,14 @@ def revive(value: Any, kind: type[T]) -> T:
     return msgspec.convert(value, kind)
 
 
-class Window(Record):
+class Window(Record, frozen=True):
     """Hours from `start` to `end`, both included, aware UTC."""
 
     start: datetime
     end: datetime
 
 
-class Gap(Record):
+class Gap(Record, frozen=True):
     """A run of `hours` hours without a value, `start` and `end` included; `filled` when a snapshot interpolated it."""
 
     column: str
@@ -41,7 +41,7 @@ class Gap(Record):
     filled: bool = False
 
 
-class Rejection(Record):
+class Rejection(Record, frozen=True):
     """A row that was not stored: where it stood (`line` of a file, or a `key`), why, and what it held."""
 
     key: str
@@ -50,7 +50,7 @@ class Rejection(Record):
     raw: dict[str, Any] = {}
 
 
-class ImportReport(Record):
+class ImportReport(Record, frozen=True):
     """What an import did: rows read, stored anew, already known, rejected; columns not used."""
 
     family: str
@@ -62,7 +62,7 @@ class ImportReport(Record):
     ignored: list[str] = []
 
 
-class WindowReport(Record):
+class WindowReport(Record, frozen=True):
     """What one window of a crawl brought: rows as in `ImportReport`, and the hours that the source does not have."""
 
     window: Window
@@ -73,7 +73,7 @@ class WindowReport(Record):
     missing_hours: int
 
 
-class CrawlReport(Record):
+class CrawlReport(Record, frozen=True):
     """What a whole crawl brought, and what is left for the next one."""
 
     family: str
@@ -89,7 +89,7 @@ class CrawlReport(Record):
     stopped: str | None = None
 
 
-class Snapshot(Record):
+class Snapshot(Record, frozen=True):
     """An immutable table of rows, named by the hash of its content; `uri` is its Parquet file."""
 
     hash: str
@@ -102,7 +102,7 @@ class Snapshot(Record):
     created_at: datetime | None = None
 
 
-class Trial(Record):
+class Trial(Record, frozen=True):
     """One configuration that a study tried, with its best validation metric (lower is better)."""
 
     trial_id: str
@@ -113,7 +113,7 @@ class Trial(Record):
     epochs: int = 1
 
 
-class Study(Record):
+class Study(Record, frozen=True):
     """The outcome of a search: every trial, and the configuration that won on validation."""
 
     family: str
@@ -122,7 +122,7 @@ class Study(Record):
     trials: list[Trial]
 
 
-class ModelFile(Record):
+class ModelFile(Record, frozen=True):
     """An exported ONNX model in the artifact store, with its SHA-256 and what is needed to judge it."""
 
     uri: str
@@ -133,7 +133,7 @@ class ModelFile(Record):
     parity_rows: int
 
 
-class Evaluation(Record):
+class Evaluation(Record, frozen=True):
     """Metrics on the same held-out rows: `scores[who][metric]`, who is `model`, `champion` or a baseline's name."""
 
     rows: int
@@ -141,7 +141,7 @@ class Evaluation(Record):
     champion_version: str | None = None
 
 
-class Verdict(Record):
+class Verdict(Record, frozen=True):
     """What the gate said, check by check."""
 
     passed: bool
@@ -149,7 +149,7 @@ class Verdict(Record):
     checks: dict[str, bool] = {}
 
 
-class ModelVersion(Record):
+class ModelVersion(Record, frozen=True):
     """A version of a family's model in the registry; `model_uri` is where its ONNX file lies."""
 
     family: str
@@ -162,7 +162,7 @@ class ModelVersion(Record):
     tags: dict[str, str] = {}
 
 
-class Promotion(Record):
+class Promotion(Record, frozen=True):
     """One move of an alias, never changed afterwards."""
 
     id: str
@@ -177,7 +177,7 @@ class Promotion(Record):
     report: dict[str, Any] = {}
 
 
-class Event(Record):
+class Event(Record, frozen=True):
     """A line in the life of a workflow run, for progress and for its history."""
 
     workflow_id: str
@@ -189,7 +189,7 @@ class Event(Record):
     fields: dict[str, Any] = {}
 
 
-class TrainReport(Record):
+class TrainReport(Record, frozen=True):
     """The outcome of a training: what was made, how it scored, and whether it serves."""
 
     family: str
@@ -205,7 +205,7 @@ class TrainReport(Record):
     best: dict[str, Any] = {}
 
 
-class LoadedVersion(Record):
+class LoadedVersion(Record, frozen=True):
     """What one replica serves now."""
 
     replica: str
