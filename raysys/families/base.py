@@ -20,14 +20,14 @@ Report = Callable[[int, float], None]
 Predict = Callable[[Array], Array]
 
 
-class Integer(Record):
+class Integer(Record, frozen=True):
     """A whole number of a search space, from `low` to `high` included."""
 
     low: int
     high: int
 
 
-class Real(Record):
+class Real(Record, frozen=True):
     """A real number of a search space; `log` spreads it over orders of magnitude."""
 
     low: float
@@ -35,7 +35,7 @@ class Real(Record):
     log: bool = False
 
 
-class Choice(Record):
+class Choice(Record, frozen=True):
     """One of the given values."""
 
     values: tuple[Any, ...]
@@ -44,7 +44,7 @@ class Choice(Record):
 Space = Mapping[str, Integer | Real | Choice]
 
 
-class Gate(Record):
+class Gate(Record, frozen=True):
     """What a new version must do before it may serve.
 
     `baseline` is the name of the baseline to beat on the held-out rows by `margin` (0.1: an error 10 % lower), and
@@ -56,7 +56,7 @@ class Gate(Record):
     parity: float
 
 
-class Series(Record):
+class Series(Record, frozen=True):
     """Rows are the hours of one series; a model sees `history` hours of `column` and gives the next `horizon`."""
 
     column: str
@@ -64,7 +64,7 @@ class Series(Record):
     horizon: int
 
 
-class Table(Record):
+class Table(Record, frozen=True):
     """Rows are independent examples: the fields of the family's `request`, and the column `label` to predict."""
 
     label: str
@@ -76,7 +76,9 @@ class Parts:
     For a `Table` family, `validation` may be empty: the search then validates by folds of `train`.
     """
 
-    def __init__(self, train: tuple[Array, Array], validation: tuple[Array, Array], test: tuple[Array, Array]) -> None:
+    def __init__(
+        self, train: tuple[Array, Array], validation: tuple[Array, Array], test: tuple[Array, Array]
+    ) -> None:
         self.train = train
         self.validation = validation
         self.test = test
