@@ -20,14 +20,14 @@ def outcome(value: Any, of: str) -> Any:
     `of` says whose value it is, for the message.
     """
     try:
-        ready = plain(value)
-        size = len(json.dumps(ready, allow_nan=True).encode())
+        text = json.dumps(plain(value))
     except (TypeError, ValueError, NotImplementedError) as error:
         raise WorkflowError(
             f"{of} gave a {type(value).__name__}, which is not JSON ({error}). Return numbers, text, lists, dicts or "
             "records; write everything else to the artifact store and return its URI.",
             of=of,
         ) from error
+    size = len(text.encode())
     if size > LIMIT_BYTES:
         raise WorkflowError(
             f"{of} gave {size:,} bytes; at most {LIMIT_BYTES:,} go through the database. "
@@ -35,7 +35,7 @@ def outcome(value: Any, of: str) -> Any:
             of=of,
             size_bytes=size,
         )
-    return ready
+    return json.loads(text)  # what a replay reads: lists for tuples, text for keys
 
 
 def pack(error: BaseException) -> dict[str, Any]:

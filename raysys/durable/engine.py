@@ -367,7 +367,9 @@ class Engine:
         run_id = str(DBOS.workflow_id)
         schedule = revive(dict(plan), Schedule)
         with context.in_run(self, run_id):
-            reason = DBOS.run_step({"name": "due"}, lambda: ticks.reason_to_wait(schedule))
+            reason = DBOS.run_step(
+                {"name": "due"}, lambda: ticks.reason_to_wait(schedule, str(scheduled_at))
+            )
             if reason:
                 return {"skipped": reason}
             return {"started": ticks.enqueue(schedule, str(scheduled_at))}

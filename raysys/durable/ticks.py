@@ -63,14 +63,26 @@ def between(cron: str, zone: str, since: datetime, until: datetime) -> Iterator[
     """Yield the moments of `cron` after `since` and up to `until`, aware, in `zone`."""
     steps = croniter(cron, since.astimezone(ZoneInfo(zone)), second_at_beginning=True)
     while (moment := steps.get_next(datetime)) <= until:
-        yield moment
+        if not doubled(cron, moment):
+            yield moment
 
 
-def reason_to_wait(schedule: Schedule) -> str:
-    """Return why the run should not be started now, or an empty text.
+def doubled(cron: str, moment: datetime) -> bool:
+    """Return whether `moment` is the second of its hour, on the day that summer time ends.
+
+    A schedule of certain hours then runs at the first only; one of every hour runs at both.
+    """
+    hour = cron.split()[-4]
+    return moment.fold == 1 and not hour.startswith("*")
+
+
+def reason_to_wait(schedule: Schedule, moment: str) -> str:
+    """Return why the run of `moment` should not be started, or an empty text.
 
     `only_if` names a function (`module:function`) that takes the schedule's arguments and returns such a reason.
     """
+    if doubled(schedule.cron, _at(moment).astimezone(ZoneInfo(schedule.zone))):
+        return "this hour was already, before summer time ended"
     if schedule.only_if is None:
         return ""
     return str(cluster.load(schedule.only_if)(*schedule.args) or "")
@@ -98,8 +110,11 @@ def dedup_key(schedule: Schedule) -> str:
 
 def run_id(schedule: Schedule, moment: str) -> str:
     """Return the id of the run that the schedule starts at `moment`: the same moment, the same run."""
-    at = datetime.fromisoformat(moment.replace("Z", "+00:00")).astimezone(UTC)
-    return f"{schedule.name}-{at:%Y%m%dT%H%M%SZ}"
+    return f"{schedule.name}-{_at(moment).astimezone(UTC):%Y%m%dT%H%M%SZ}"
+
+
+def _at(moment: str) -> datetime:
+    return datetime.fromisoformat(moment)
 
 
 def schedule_of(row: Mapping[str, Any]) -> Schedule:

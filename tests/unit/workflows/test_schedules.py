@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from raysys.durable import flow
+from raysys.records import Snapshot
+from raysys.settings import Settings
+from raysys.store import examples, snapshots
+from workflows import crawl, schedules, train
+
+NOW = datetime(2024, 6, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setenv("RAYSYS_HOME", str(tmp_path))
+    return Settings()
+
+
+def test_only_series_are_crawled_and_every_family_is_trained(settings: Settings) -> None:
+    planned = {each.name: each for each in schedules.table(settings)}
+    assert {"crawl-atmos", "train-atmos", "train-insurance"} <= set(planned)
+    assert "crawl-insurance" not in planned
+    assert {each.workflow for each in planned.values()} <= set(flow.registered())
+    assert {crawl.crawl.name, train.train.name} == {"crawl", "train"}
+
+
+def test_training_waits_for_rows_that_the_last_snapshot_lacks(engine: sa.Engine) -> None:
+    assert schedules.nothing_new("insurance") == "insurance has no rows yet"
+    row = {"age": 30, "sex": "male", "bmi": 25.0, "children": 0, "smoker": "no"}
+    row |= {"region": "southwest", "charges": 1000.0}
+    add = {"family": "insurance", "source": "t", "workflow_id": None, "rejections": []}
+    examples.add(engine, rows=[row], now=NOW, **add)
+    assert schedules.nothing_new("insurance") == ""
+    snapshots.add(engine, Snapshot(hash="h", family="insurance", uri="u", rows=1, created_at=NOW))
+    assert "last snapshot" in schedules.nothing_new("insurance")
+    examples.add(engine, rows=[row | {"age": 31}], now=NOW + timedelta(days=1), **add)
+    assert schedules.nothing_new("insurance") == ""
