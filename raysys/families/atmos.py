@@ -107,7 +107,7 @@ class Atmos(Family):
             "model": Choice(values=("gru",)),
             "layers": Integer(low=1, high=2),
             "cells": Integer(low=16, high=32),
-            "learning_rate": Real(low=2e-3, high=2e-2, log=True),
+            "learning_rate": Real(low=5e-3, high=2e-2, log=True),
             "windows_per_epoch": Choice(values=(8192,)),
         }
 

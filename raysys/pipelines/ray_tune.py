@@ -68,8 +68,8 @@ class Relay(tune.Callback):  # type: ignore[misc]  # Ray is not typed
             self.listener.started(trial.trial_id, trial.config)
 
     def on_trial_result(self, *, trial: Any, result: dict[str, Any], **_: Any) -> None:
-        """Pass on a report; Tune's own last result of a trial repeats it without being one."""
-        if self.listener and not result.get("done"):
+        """Pass on a report."""
+        if self.listener and METRIC in result:
             self.listener.reported(trial.trial_id, result["epoch"], result[METRIC])
 
     def on_trial_complete(self, *, trial: Any, **_: Any) -> None:

@@ -54,6 +54,7 @@ def search(
     """
     from raysys.pipelines.ray_tune import Relay, Search
 
+    _quiet()
     family = families.get(family_name)
     parts = family.split(snapshots.load(artifacts, snapshot), settings.seed)
     _describe(family, snapshot, tracking, run_id, settings.seed, trials)
@@ -90,7 +91,9 @@ class Recorder:
         self._tracking.open_trial(self._run_id, trial_id, config)
 
     def reported(self, trial_id: str, epoch: int, metric: float) -> None:
-        """Log the metric at its epoch."""
+        """Log the metric at its epoch; Tune repeats the last report when a trial ends."""
+        if epoch <= len(self.curves[trial_id]):
+            return
         self.curves[trial_id].append(metric)
         run_id = self._tracking.trials(self._run_id)[trial_id]
         self._tracking.log_metrics(run_id, {self._family.metric: metric}, step=epoch)
@@ -140,7 +143,6 @@ def _tuner(
 
     from raysys.pipelines.ray_tune import Relay, trial
 
-    _quiet()
     task = tune.with_parameters(trial, family_name=family.name, parts=parts, seed=settings.seed)
     trainable = tune.with_resources(task, {"cpu": settings.trial_cpus})
     if tune.Tuner.can_restore(study_folder):
@@ -185,14 +187,17 @@ def _concurrency(trial_cpus: float) -> int:
 
 
 def _quiet() -> None:
+    import optuna
+
     for name, value in {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow has it all
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # a cancelled task must end, not save and return
         "TUNE_GLOBAL_CHECKPOINT_S": "2",
+        "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints tables even when it is told not to
     }.items():
         os.environ.setdefault(name, value)
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    logging.getLogger("optuna").setLevel(logging.ERROR)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def _study(family: Family, grid: Any, run_ids: Mapping[str, str]) -> Study:
