@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import tempfile
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -85,21 +82,12 @@ def _bring_rows(runtime: Runtime, family: Family) -> None:
 
 
 def _import_sample(runtime: Runtime, family: Family) -> None:
-    rows = family.sample(SEED)
-    if not rows:
+    report = ingest.import_sample(runtime.engine, family, seed=SEED, now=datetime.now(UTC))
+    if report is None:
         screen.say(f"{family.name}: no sample rows come with it; what was imported is used.")
         return
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{family.name}-sample.csv"
-        with path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        report = ingest.import_csv(
-            runtime.engine, family, path, settings=runtime.settings, now=datetime.now(UTC)
-        )
     screen.say(
-        f"{family.name}: read {report.read} sample rows: {report.new} new, {report.known} known, "
+        f"{family.name}: read {report.read} simulated rows: {report.new} new, {report.known} known, "
         f"{len(report.rejected)} rejected."
     )
 

@@ -16,7 +16,8 @@ from rich.table import Table
 from raysys.errors import InvalidInput, RaysysError
 from raysys.records import plain
 
-out = Console(highlight=False, soft_wrap=True)
+# What is not a terminal has no width of its own: tables are as wide as their words, for grep.
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 240)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
@@ -44,7 +45,8 @@ def show_rows(
         return
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        # An id or a time that is broken over lines cannot be copied.
+        table.add_column(column, overflow="fold", no_wrap=column == "id" or "(UTC)" in column)
     for row in rows:
         table.add_row(*(escape(text(value)) for value in row))
     out.print(table)

@@ -93,6 +93,8 @@ def _refusal(answer: httpx.Response) -> RaysysError:
     except json.JSONDecodeError:
         return Unavailable(f"{answer.url} answered {answer.status_code}: {answer.text[:300]}")
     message = f"{problem.get('title', answer.status_code)}: {problem.get('detail', '')}"
+    if answer.is_server_error:
+        return Unavailable(message)
     return InvalidInput(message, issues=problem.get("errors", []))
 
 

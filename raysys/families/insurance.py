@@ -40,6 +40,7 @@ CODES: dict[str, dict[Any, int]] = {
     for field, names in NAMES.items()
 }
 FOLDS = 5
+SAMPLE_ROWS = 1338
 
 
 class Person(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,6 +99,12 @@ class Insurance(Family):
         y = table[[self.data.label]].to_numpy(np.float32)
         test = spread_folds(x, y, seed) == 0
         return Parts(train=(x[~test], y[~test]), validation=(x[:0], y[:0]), test=(x[test], y[test]))
+
+    def sample(self, seed: int) -> list[dict[str, Any]]:
+        """Return simulated people, as many as the well-known file has."""
+        from raysys.sources.sample import insurance_rows
+
+        return insurance_rows(SAMPLE_ROWS, seed)
 
     def space(self) -> Space:
         """Vary size, depth, step and the three brakes of the boosting."""

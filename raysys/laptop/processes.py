@@ -57,7 +57,7 @@ def _belongs(process: psutil.Process, mark: str, folder: str) -> bool:
         return False
 
 
-def end(processes: Iterable[psutil.Process], *, grace_seconds: float = 8.0) -> None:
+def end(processes: Iterable[psutil.Process], *, grace_seconds: float = 4.0) -> None:
     """Ask the processes to end, then kill what is left after `grace_seconds`."""
     processes = list(processes)
     for process in processes:
@@ -75,7 +75,7 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
         return
 
 
-def end_all(settings: Settings, *, grace_seconds: float = 8.0) -> int:
+def end_all(settings: Settings, *, grace_seconds: float = 4.0) -> int:
     """End every process of the home, also those that others start meanwhile; return how many there were."""
     count = 0
     while processes := find(settings):

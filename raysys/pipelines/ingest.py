@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,9 +58,25 @@ def import_csv(
     path = Path(path)
     match family.data:
         case Table():
-            return _import_table(engine, family, path, workflow_id, now)
+            return _import_table(engine, family, path, path.name, workflow_id, now)
         case Series(column=column):
             return _import_hours(engine, family.name, column, path, settings, workflow_id, now)
+
+
+def import_sample(
+    engine: sa.Engine, family: Family, *, seed: int, now: datetime
+) -> ImportReport | None:
+    """Import the simulated rows that a family of tables brings along; None when it brings none."""
+    rows = family.sample(seed)
+    if not rows:
+        return None
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return _import_table(
+        engine, family, text.getvalue().encode(), examples.SIMULATED, workflow_id=None, now=now
+    )
 
 
 def stored(engine: sa.Engine, family: Family, settings: Settings) -> dict[str, Any]:
@@ -72,21 +90,26 @@ def stored(engine: sa.Engine, family: Family, settings: Settings) -> dict[str, A
 
 
 def _import_table(
-    engine: sa.Engine, family: Family, path: Path, workflow_id: str | None, now: datetime
+    engine: sa.Engine,
+    family: Family,
+    content: Path | bytes,
+    source: str,
+    workflow_id: str | None,
+    now: datetime,
 ) -> ImportReport:
-    rows, rejected = validate.table(family, path)
+    rows, rejected = validate.table(family, content, source)
     new, known = examples.add(
         engine,
         family=family.name,
         rows=rows,
-        source=path.name,
+        source=source,
         workflow_id=workflow_id,
         now=now,
         rejections=rejected,
     )
     read = len(rows) + len(rejected)
     return ImportReport(
-        family=family.name, source=path.name, read=read, new=new, known=known, rejected=rejected
+        family=family.name, source=source, read=read, new=new, known=known, rejected=rejected
     )
 
 

@@ -19,6 +19,9 @@ from raysys.store.tables import examples
 if TYPE_CHECKING:
     import pandas as pd
 
+SIMULATED = "simulated"
+"""The source of rows that nobody observed: they are left out as soon as there are others."""
+
 
 def add(
     engine: sa.Engine,
@@ -39,7 +42,7 @@ def add(
         start = _next_position(connection, family)
         keyed = [
             {**key, "position": start + i, "values": row, **rest}
-            for i, (key, row) in enumerate(zip(_keys(rows), rows, strict=True))
+            for i, (key, row) in enumerate(zip(_keys(rows, source), rows, strict=True))
         ]
         new = db.insert_new(connection, examples, keyed)
         quarantine.put(
@@ -48,12 +51,16 @@ def add(
     return new, len(rows) - new
 
 
-def _keys(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Name each row by its content and by how often the same content stood before it."""
+def _keys(rows: list[dict[str, Any]], source: str) -> list[dict[str, Any]]:
+    """Name each row by its content and by how often the same content stood before it.
+
+    A simulated row has another name than an observed one that happens to be the same.
+    """
+    salt = SIMULATED.encode() if source == SIMULATED else b""
     seen: Counter[str] = Counter()
     keys = []
     for row in rows:
-        key = hashlib.sha256(msgspec.json.encode(row, order="sorted")).hexdigest()
+        key = hashlib.sha256(salt + msgspec.json.encode(row, order="sorted")).hexdigest()
         keys.append({"key": key, "occurrence": seen[key]})
         seen[key] += 1
     return keys
@@ -66,12 +73,15 @@ def _next_position(connection: sa.Connection, family: str) -> int:
 
 
 def read(engine: sa.Engine, family: str) -> pd.DataFrame:
-    """Return the rows of `family` in the order they came; columns in alphabetical order."""
+    """Return the rows of `family` in the order they came; columns in alphabetical order.
+
+    Simulated rows are left out when there are others: no model is made of a mixture.
+    """
     import pandas as pd
 
     query = (
         sa.select(examples.c["values"])
-        .where(examples.c.family == family)
+        .where(examples.c.family == family, _wanted(family))
         .order_by(examples.c.position, examples.c.key, examples.c.occurrence)
     )
     with db.reading(engine) as connection:
@@ -81,7 +91,14 @@ def read(engine: sa.Engine, family: str) -> pd.DataFrame:
 
 
 def count(engine: sa.Engine, family: str) -> int:
-    """Return how many rows `family` has."""
-    query = sa.select(sa.func.count()).select_from(examples).where(examples.c.family == family)
+    """Return how many rows `read` gives."""
+    mine = examples.c.family == family
+    query = sa.select(sa.func.count()).select_from(examples).where(mine, _wanted(family))
     with db.reading(engine) as connection:
         return int(connection.execute(query).scalar_one())
+
+
+def _wanted(family: str) -> sa.ColumnElement[bool]:
+    other = examples.alias()
+    observed = sa.exists().where(other.c.family == family, other.c.source != SIMULATED)
+    return sa.or_(examples.c.source != SIMULATED, sa.not_(observed))

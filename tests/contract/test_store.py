@@ -135,6 +135,19 @@ def test_examples_added_again_add_nothing_and_an_honest_duplicate_is_kept(
     assert examples.read(engine, "none").empty
 
 
+def test_simulated_examples_are_left_out_as_soon_as_there_are_observed_ones(
+    engine: sa.Engine,
+) -> None:
+    rest = {"family": "plants", "workflow_id": None, "now": NOW}
+    simulated, observed = [{"a": 1}, {"a": 2}], [{"a": 2}]
+    assert examples.add(engine, rows=simulated, source=examples.SIMULATED, **rest) == (2, 0)
+    assert examples.add(engine, rows=simulated, source=examples.SIMULATED, **rest) == (0, 2)
+    assert (examples.count(engine, "plants"), len(examples.read(engine, "plants"))) == (2, 2)
+    assert examples.add(engine, rows=observed, source="file.csv", **rest) == (1, 0)
+    assert examples.read(engine, "plants").to_dict("records") == observed
+    assert examples.count(engine, "plants") == 1
+
+
 def test_snapshot_is_registered_once(engine: sa.Engine) -> None:
     gap = Gap(column="temperature", start=START, end=START, hours=1, filled=True)
     first = Snapshot(

@@ -30,7 +30,8 @@ PORT_NAMES = (
     "haproxy_stats",
     "fallback",
 )
-RAYSYS = str(Path(sys.executable).parent / "raysys")
+PYTHON = sys.executable
+RAYSYS = str(Path(PYTHON).parent / "raysys")
 
 
 def free_ports(count: int) -> list[int]:
@@ -80,6 +81,19 @@ class Home:
                 f"raysys {' '.join(words)}\n{done.stdout}\n{done.stderr}"
             )
         return done.stdout + (done.stderr if code else "")
+
+    def ray(self, *words: str) -> str:
+        """Run Ray's own command line against the cluster of this home, with its token."""
+        environment = {
+            **self.all_environment(),
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.path / "ray-token"),
+            "RAY_API_SERVER_ADDRESS": self.settings().dashboard_url,
+        }
+        command = [str(Path(PYTHON).parent / "ray"), *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def json(self, *words: str, code: int | None = 0) -> Any:
         """Run a command with `--json` and return what it printed."""
