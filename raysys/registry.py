@@ -72,7 +72,14 @@ class Registry:
         rows = self._pages(
             "/model-versions/search", "model_versions", filter=f"name='{_quoted(family)}'"
         )
-        return sorted(map(_model_version, rows), key=lambda v: int(v.version), reverse=True)
+        # A search gives no aliases with the versions; the models have them.
+        named: dict[str, list[str]] = {}
+        for alias, version in self.aliases().get(family, {}).items() if rows else ():
+            named.setdefault(version, []).append(alias)
+        found = [
+            _model_version({**row, "aliases": named.get(str(row["version"]), [])}) for row in rows
+        ]
+        return sorted(found, key=lambda v: int(v.version), reverse=True)
 
     def version(self, family: str, version: str) -> ModelVersion:
         """Return one version of a family."""
