@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -145,6 +146,10 @@ class Watcher:
             seconds_since_poll=round(time.monotonic() - self._polled_at, 3),
             error=self._error,
         )
+
+    def pid(self) -> int:
+        """Return the id of the watcher's process."""
+        return os.getpid()
 
     def poke(self) -> None:
         """Look at the registry now: an alias has just been moved."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from raysys.settings import Settings
+from tests.ray.serving_ground import Mlflow, serving_environment
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -34,6 +35,7 @@ def cluster(home: Path) -> Iterator[Settings]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAYSYS_HOME": str(home / "home"),
         "PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT)]),
+        **serving_environment(home / "home"),
     }
     before = {key: os.environ.get(key) for key in set_for_session}
     os.environ.update(set_for_session)
@@ -52,3 +54,12 @@ def cluster(home: Path) -> Iterator[Settings]:
             os.environ.pop(key)
         else:
             os.environ[key] = value
+
+
+@pytest.fixture(scope="session")
+def mlflow(cluster: Settings, home: Path) -> Iterator[Mlflow]:
+    """An MLflow server at the address that the cluster's processes know."""
+    server = Mlflow(cluster, home / "mlflow")
+    server.start()
+    yield server
+    server.stop()
