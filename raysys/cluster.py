@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import secrets
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -13,7 +14,9 @@ from raysys.records import Record
 from raysys.settings import Settings
 
 NAMESPACE = "raysys"
+ALONE = "alone:"
 ACTOR_THREADS = 16
+LEAST_SHARE = 0.001  # of a resource that an actor takes only to be where it is
 
 
 def connect(settings: Settings) -> None:
@@ -100,12 +103,14 @@ def ensure_actor(
     target: str,
     *args: Any,
     num_cpus: float = 0,
+    resource: str = "",
     max_concurrency: int = ACTOR_THREADS,
     env: Mapping[str, str] | None = None,
 ) -> Handle:
     """Return the detached actor called `name`; make it from `target` (`module:Class`) when it is not there.
 
-    Ray starts it again whenever its process ends. Of many callers at once one makes it.
+    Ray starts it again whenever its process ends. Of many callers at once one makes it. It runs only where there is
+    some of the Ray resource `resource`, if one is named.
     """
     import ray
 
@@ -118,6 +123,8 @@ def ensure_actor(
         "num_cpus": num_cpus,
         "max_concurrency": max_concurrency,
     }
+    if resource:
+        options["resources"] = {resource: LEAST_SHARE}
     if env:
         options["runtime_env"] = {"env_vars": dict(env)}
     return Handle(name, ray.remote(Host).options(**options).remote(target, args))
@@ -167,11 +174,12 @@ def place() -> Place:
 
 
 class Task:
-    """A running Ray task."""
+    """A running Ray task, or the one call of an actor that lives for it."""
 
-    def __init__(self, name: str, ref: Any) -> None:
+    def __init__(self, name: str, ref: Any, actor: Any = None) -> None:
         self.name = name
         self._ref = ref
+        self._actor = actor
 
     def wait(self, seconds: float) -> bool:
         """Wait up to `seconds`; return whether the task has ended."""
@@ -181,7 +189,7 @@ class Task:
         return bool(ended)
 
     def result(self) -> Any:
-        """Return what the ended task gave; raises WorkflowError when Ray lost it."""
+        """Return what the ended task gave; raises WorkflowError, with the field `lost`, when Ray lost it."""
         import ray
 
         try:
@@ -194,13 +202,25 @@ class Task:
                 "Resume the run to do this step again.",
                 task=self.name,
                 error_type=type(error).__name__,
+                lost=True,
             ) from error
+        finally:
+            self._end_actor()
 
     def cancel(self) -> None:
         """End the task's process at once, and all that the task started."""
         import ray
 
-        ray.cancel(self._ref, force=True, recursive=True)
+        if self._actor is None:
+            ray.cancel(self._ref, force=True, recursive=True)
+        self._end_actor()
+
+    def _end_actor(self) -> None:
+        import ray
+
+        if self._actor is not None:
+            ray.kill(self._actor, no_restart=True)
+            self._actor = None
 
 
 def _first_line(error: Exception) -> str:
@@ -228,3 +248,44 @@ def submit(target: str, *args: Any, name: str, **options: Any) -> Task:
     chosen = {key: value for key, value in options.items() if value is not None}
     remote = _remote_call().options(name=name, retry_exceptions=False, **chosen)
     return Task(name, remote.remote(target, args))
+
+
+class _Once:
+    def call(self, target: str, args: tuple[Any, ...]) -> Any:
+        return _call(target, args)
+
+
+def submit_alone(target: str, *args: Any, name: str, **options: Any) -> Task:
+    """Start `target` as `submit` does, but in a process of its own, with which all ends that it starts itself.
+
+    A placement group that a task makes outlives the task, and holds its CPUs until the job ends. Only one that a
+    detached actor makes ends with its maker, so this is one; an older one of the same name is ended. Nothing is tried
+    again here: `max_retries` is the caller's to do.
+    """
+    import ray
+
+    end_alone(name)
+    chosen = {k: v for k, v in options.items() if v is not None and k != "max_retries"}
+    actor = (
+        ray.remote(_Once)
+        .options(
+            name=f"{ALONE}{name}:{secrets.token_hex(4)}",
+            namespace=NAMESPACE,
+            lifetime="detached",
+            max_restarts=0,
+            **chosen,
+        )
+        .remote()
+    )
+    return Task(name, actor.call.options(name=name).remote(target, args), actor)
+
+
+def end_alone(name: str = "") -> None:
+    """End what `submit_alone` started under `name`, or under any name, and nobody waits for any more."""
+    import ray
+
+    if not ray.is_initialized():
+        return
+    for each in ray.util.list_named_actors(all_namespaces=True):
+        if each["namespace"] == NAMESPACE and each["name"].startswith(f"{ALONE}{name}"):
+            kill_actor(each["name"])

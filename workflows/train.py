@@ -119,8 +119,8 @@ def open_run(family: str, snapshot: str) -> str:
     return run_id
 
 
-# No CPU: the task only drives the trials, which take theirs from the cluster.
-@durable.step(where="ray", num_cpus=0)
+# No CPU: it only drives the trials, which take theirs from the cluster.
+@durable.step(where="ray", num_cpus=0, spawns=True)
 def search(family: str, snapshot: str, run_id: str, trials: int | None) -> Found:
     """Search configurations; after a crash the study goes on with its finished trials."""
     from raysys.pipelines import tune

@@ -23,7 +23,7 @@ from raysys.settings import Settings
 from raysys.store import events
 
 THREADS = 64  # runs at once in one worker; each waits in a thread of its own
-BASE_CONCURRENCY = 8  # runs at once of a workflow that is about no family
+BASE_CONCURRENCY = 16  # runs at once of a workflow that is about no family
 WAIT_SECONDS = 0.5
 CANCEL_CHECK_SECONDS = 1.0
 EVENT_SLICE_SECONDS = 300.0
@@ -62,6 +62,7 @@ class Engine:
             raise
 
     def _launch(self) -> None:
+        cluster.end_alone()  # what the worker before this one left: its runs begin these steps again
         self._events = db.open_engine(self._settings.database)
         self._system = system.open_sqlite(self._settings)
         DBOS(config=self._config())
@@ -211,13 +212,13 @@ class Engine:
             workflow_id=str(DBOS.workflow_id), number=int(DBOS.step_id or 0), step=step.name
         )
         pause = step.retry_seconds
-        for attempt in range(step.max_retries + 1):
+        for left in range(step.max_retries, -1, -1):
             try:
                 return self._attempt(step, position, args, kwargs)
-            except step.retry_on as error:
-                if attempt == step.max_retries:
+            except Exception as error:
+                if not left or not _again(step, error):
                     raise
-                self._record(position, f"again in {pause:.0f} s: {error}", kind="retry")
+                self._record(position, f"again in {pause:g} s: {error}", kind="retry")
                 self._pause(position.workflow_id, pause)
                 pause = min(2 * pause, LONGEST_RETRY_SECONDS)
         raise AssertionError("unreachable")
@@ -267,7 +268,8 @@ class Engine:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> tuple[str, Any]:
-        task = cluster.submit(
+        submit = cluster.submit_alone if step.spawns else cluster.submit
+        task = submit(
             f"{remote.__name__}:{remote.execute.__name__}",
             step.target,
             position,
@@ -386,3 +388,9 @@ class Engine:
             events.append(self._events, event)
         except Unavailable as error:  # a run does not fail because nobody could be told of it
             self._log.warning("event.lost", text=event.message, error=error.message)
+
+
+def _again(step: Step[..., Any], error: Exception) -> bool:
+    """Return whether the step is begun again after `error`. A lost task was tried again by Ray already."""
+    lost = isinstance(error, WorkflowError) and bool(error.fields.get("lost"))
+    return isinstance(error, step.retry_on) or (lost and step.spawns)

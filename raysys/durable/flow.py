@@ -85,6 +85,7 @@ class Step(Generic[P, R]):
         self.retry_seconds: float = options["retry_seconds"]
         self.timeout_seconds: float | None = options["timeout_seconds"]
         self.catch_exceptions: bool = options["catch_exceptions"]
+        self.spawns: bool = options["spawns"]
         update_wrapper(self, function)
 
     @property
@@ -151,12 +152,15 @@ def step(
     retry_seconds: float = PAUSE_SECONDS,
     timeout_seconds: float | None = None,
     catch_exceptions: bool = False,
+    spawns: bool = False,
 ) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Make a function a step, done in the worker's process or as a Ray task with these resources.
 
     `max_retries` is how often a step is begun again after its process or node died, or after an error of a class in
     `retry_on`, with pauses from `retry_seconds` on that double. `timeout_seconds` ends a Ray task. `memory` is in
-    bytes. With `catch_exceptions` the step gives `[result, None]`, or `[None, message]` instead of an error.
+    bytes. `spawns` says that the step starts Ray tasks, actors or placement groups itself: it then has a process of
+    its own, and these end with it. With `catch_exceptions` the step gives `[result, None]`, or `[None, message]`
+    instead of an error.
     """
     if where == "worker" and timeout_seconds is not None:
         raise WorkflowError(
@@ -172,6 +176,7 @@ def step(
         "retry_seconds": retry_seconds,
         "timeout_seconds": timeout_seconds,
         "catch_exceptions": catch_exceptions,
+        "spawns": spawns,
     }
     return lambda function: Step(function, name or function.__name__, **options)
 

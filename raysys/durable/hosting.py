@@ -24,7 +24,7 @@ def ensure_worker(settings: Settings, target: str = TARGET) -> cluster.Handle:
     driver that made their actor lives.
     """
     cluster.connect(settings)
-    return cluster.ensure_actor(WORKER, target)
+    return cluster.ensure_actor(WORKER, target, resource=settings.service_resource)
 
 
 def wait_ready(

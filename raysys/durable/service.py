@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from raysys import log
+from raysys import db, log
 from raysys.records import Schedule
 from raysys.settings import Settings
 
@@ -62,6 +62,8 @@ class Service:
 
         for module in self._modules:
             importlib.import_module(module)
+        # On a cluster nobody ran `raysys up`: who runs the workflows brings both schemas up to date.
+        db.migrate(self._settings)
         engine = Engine(self._settings)
         engine.open()
         if self._schedules is not None:

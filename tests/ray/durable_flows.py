@@ -119,3 +119,22 @@ def many(steps: int) -> int:
 @durable.step()
 def nothing() -> None:
     return None
+
+
+@durable.step(where="ray", num_cpus=0, spawns=True, max_retries=1, retry_seconds=0.01)
+def reserve(folder: str) -> int:
+    """Hold a CPU by a placement group, as Ray Tune does, until the file `go` is there."""
+    from ray.util import placement_group, remove_placement_group
+
+    group = placement_group([{"CPU": 1}])
+    group.wait(30)
+    times = mark(folder, "reserve")
+    while not Path(folder, "go").exists():
+        time.sleep(0.05)
+    remove_placement_group(group)
+    return times
+
+
+@durable.workflow()
+def reserving(folder: str) -> int:
+    return reserve(folder)

@@ -220,3 +220,19 @@ def test_script_of_ray_workflows_runs_with_its_imports_changed(client: Client) -
     }
     run = client.run(run_id)
     assert (run.name, run.args) == ("script_flows:everything", [4])
+
+
+def test_what_a_killed_or_cancelled_step_started_ends_with_it(client: Client, tmp_path: Path) -> None:
+    import ray
+
+    run_id = client.start("reserving", str(tmp_path))
+    until(lambda: begun(tmp_path, "reserve"))
+    assert ray.available_resources()["CPU"] == 3
+    os.kill(int(next(tmp_path.glob("reserve-*")).name.rsplit("-", 1)[1]), signal.SIGKILL)
+    until(lambda: begun(tmp_path, "reserve") == 2)
+    until(lambda: ray.available_resources()["CPU"] == 3)
+    client.cancel(run_id)
+    until(lambda: ray.available_resources()["CPU"] == 4)
+    (tmp_path / "go").touch()
+    client.resume(run_id)
+    assert client.output(run_id, 30) == 3
