@@ -6,6 +6,7 @@ import hmac
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, date, datetime
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -70,7 +71,8 @@ class Office:
     def __init__(self, settings: Settings, served: list[Family]) -> None:
         self.settings = settings
         self.families = {family.name: family for family in served}
-        self._runtime = Runtime(settings)
+        self._opened = ExitStack()
+        self._runtime = self._opened.enter_context(Runtime(settings))
         self._lock = threading.Lock()
 
     @cached_property
@@ -96,6 +98,10 @@ class Office:
         with self._lock:
             return self._runtime.engine
 
+    def close(self) -> None:
+        """Close what was opened."""
+        self._opened.close()
+
     def family(self, name: str) -> Family:
         """Return a served family by its name or its route; raises NotFound."""
         for family in self.families.values():
@@ -104,9 +110,8 @@ class Office:
         raise NotFound(f"There is no family {name[:100]!r}. Served: {', '.join(self.families)}.")
 
 
-def admin_router(settings: Settings, served: list[Family]) -> APIRouter:
+def admin_router(office: Office) -> APIRouter:
     """Return all routes of /admin."""
-    office = Office(settings, served)
 
     def authorized(authorization: Annotated[str | None, Header()] = None) -> None:
         _check_token(office.token, authorization)
@@ -190,6 +195,12 @@ def _add_schedules(router: APIRouter, office: Office) -> None:
     def schedules() -> Response:
         return _json(office.durable.schedules())
 
+    # Before the other verbs: the first route that fits a path has it.
+    @router.post("/schedules/{name}/backfill", summary="Make up for moments that were missed")
+    def backfill(name: str, order: BackfillOrder) -> Response:
+        since, until = _aware(order.since), _aware(order.until)
+        return _json({"ids": office.durable.backfill_schedule(name, since, until, order.limit)})
+
     @router.post("/schedules/{name}/{verb}", summary="Pause, resume or trigger a schedule")
     def act(name: str, verb: Literal["pause", "resume", "trigger"]) -> Response:
         actions: dict[str, Callable[[str], str | None]] = {
@@ -199,12 +210,6 @@ def _add_schedules(router: APIRouter, office: Office) -> None:
         }
         run = actions[verb](name)
         return _json({"name": name, "did": verb, "id": run})
-
-    @router.post("/schedules/{name}/backfill/", include_in_schema=False)
-    @router.post("/schedules/{name}/backfill", summary="Make up for moments that were missed")
-    def backfill(name: str, order: BackfillOrder) -> Response:
-        since, until = _aware(order.since), _aware(order.until)
-        return _json({"ids": office.durable.backfill_schedule(name, since, until, order.limit)})
 
 
 def _add_models(router: APIRouter, office: Office) -> None:

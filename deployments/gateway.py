@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Protocol
 
+from deployments.admin import Office
 from deployments.health import Health
 from deployments.http import (
     Disconnected,
@@ -154,14 +155,14 @@ class GatewayReplica:
         self._settings = Settings()
         log.configure(self._settings)
         self._doors: dict[str, Door] = {name: HandleDoor(name) for name in served}
+        self._office = Office(self._settings, [families.get(name) for name in served])
         self._ensuring: asyncio.Task[None] | None = None
 
     def __serve_build_asgi_app__(self) -> GatewayApp:
         from deployments.site import build_site
 
-        kinds = [families.get(name) for name in self._doors]
-        site = build_site(self._settings, kinds, Health(self._doors))
-        by_route = {kind.route: self._doors[kind.name] for kind in kinds}
+        site = build_site(self._office, Health(self._doors))
+        by_route = {f.route: self._doors[f.name] for f in self._office.families.values()}
         doors = {**self._doors, **by_route}
         return GatewayApp(doors, site, self._settings.max_body_bytes, self._life)
 
@@ -170,6 +171,7 @@ class GatewayReplica:
         self._ensuring = asyncio.create_task(self._ensure_forever(), name="ensure")
         yield
         self._ensuring.cancel()
+        self._office.close()
 
     def check_health(self) -> None:
         """Raise when the loop that keeps the actors in being has ended."""

@@ -13,13 +13,12 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from deployments.admin import admin_router
+from deployments.admin import Office, admin_router
 from deployments.health import Health
 from deployments.http import Response, problem, problem_of
 from deployments.openapi import document
 from raysys.errors import InvalidInput, RaysysError
 from raysys.families.base import Family
-from raysys.settings import Settings
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -39,13 +38,13 @@ PAGE = """<!doctype html>
 START = 'SwaggerUIBundle({url: "openapi.json", dom_id: "#ui", deepLinking: true});\n'
 
 
-def build_site(settings: Settings, served: list[Family], health: Health) -> FastAPI:
+def build_site(office: Office, health: Health) -> FastAPI:
     """Return the application of all routes that name no family."""
     site = FastAPI(title="raysys", version=version("raysys"), openapi_url=None, docs_url=None)
     _add_health(site, health)
     _add_v2(site, health)
-    site.include_router(admin_router(settings, served))
-    _add_documentation(site, served)
+    site.include_router(admin_router(office))
+    _add_documentation(site, list(office.families.values()))
     _add_problems(site)
     return site
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
+from deployments.admin import Office
 from deployments.dataplane import Dataplane
 from deployments.gateway import Door, GatewayApp
 from deployments.health import Health
@@ -49,10 +50,19 @@ class Served:
         asyncio.run(self.follower.start(5))
 
     @cached_property
+    def office(self) -> Office:
+        """What the admin routes work with."""
+        settings = Settings(
+            home=self.folder,
+            api_token=SecretStr("secret"),
+            mlflow_tracking_uri="http://127.0.0.1:9",  # the port of nobody
+        )
+        return Office(settings, [self.family])
+
+    @cached_property
     def gateway(self) -> GatewayApp:
         """The gateway before this family alone."""
-        settings = Settings(home=self.folder, api_token=SecretStr("secret"))
-        site = build_site(settings, [self.family], Health({self.family.name: self}))
+        site = build_site(self.office, Health({self.family.name: self}))
         doors: dict[str, Door] = {self.family.name: self, self.family.route: self}
         return GatewayApp(doors, site, LIMIT_BYTES)
 
