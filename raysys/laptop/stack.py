@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -170,6 +172,8 @@ class Stack:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(settings.home / tokens.RAY_TOKEN_NAME),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # `ray job submit -- python -m workflows.train` means this Python, activated or not.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "MLFLOW_TRACKING_URI": settings.tracking_uri,
             # What a killed process leaves in the temporary folder goes when the session's folder goes.
             "TMPDIR": str(settings.session_folder / "tmp"),
