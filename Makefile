@@ -42,6 +42,8 @@ bench: $(READY)
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --extra kuberay \
 		--no-annotate --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --constraint requirements.lock \
+		--no-annotate --no-emit-index-url --custom-compile-command "make lock" pyproject.toml -o kuberay/requirements.lock
 
 clean:
 	@test ! -x $(BIN)/raysys || $(BIN)/raysys down

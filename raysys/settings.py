@@ -96,6 +96,12 @@ class Settings(BaseSettings):
         8500, description="TCP port of the proxy that answers for no replica."
     )
     replica_cpus: float = Field(0.1, ge=0, description="CPUs that Ray sets aside for one replica.")
+    service_resource: str = Field(
+        "",
+        pattern="^[a-z_]*$",
+        description="Ray resource that replicas, worker and watcher take instead of CPUs, so that they run only on "
+        "nodes that have it; anywhere when empty.",
+    )
     max_replicas: int = Field(2, ge=1, le=1000, description="Most replicas of one family.")
     num_cpus: int | None = Field(
         None, ge=1, description="CPUs that Ray may plan with; all of the machine by default."

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated
 
 import typer
 
 from raysys.cli import data, demo, machine, models, runs, schedules, screen, work
 from raysys.errors import RaysysError
+
+COMMANDS = "raysys.commands"  # the entry points of other packages' commands
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -28,6 +31,21 @@ app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
 app.add_typer(schedules.app, name="schedules")
+
+
+def _add_foreign(point: EntryPoint) -> None:
+    """List a command of another package; it is imported only when it is asked for."""
+
+    def command(context: typer.Context) -> None:
+        point.load()(context.args, prog_name=f"raysys {point.name}")
+
+    given = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    help_text = f"Commands of the package {point.module.partition('.')[0]}; see --help there."
+    app.command(point.name, help=help_text, context_settings=given)(command)
+
+
+for _point in sorted(entry_points(group=COMMANDS)):
+    _add_foreign(_point)
 
 
 @app.callback()

@@ -67,7 +67,7 @@ def _gateway_application(settings: Settings, names: tuple[str, ...]) -> dict[str
 def _deployment(settings: Settings, name: str, most: int) -> dict[str, Any]:
     return {
         "name": name,
-        "ray_actor_options": {"num_cpus": settings.replica_cpus},
+        "ray_actor_options": _share(settings),
         # A request holds a replica for a fraction of a millisecond: more than these wait in vain.
         "max_ongoing_requests": 64,
         "max_queued_requests": 256,
@@ -87,11 +87,20 @@ def _deployment(settings: Settings, name: str, most: int) -> dict[str, Any]:
     }
 
 
-def serve_environment(settings: Settings) -> dict[str, str]:
-    """Return the variables that must be set wherever a node of the cluster starts."""
+def _share(settings: Settings) -> dict[str, Any]:
+    if not settings.service_resource:
+        return {"num_cpus": settings.replica_cpus}
+    return {"num_cpus": 0, "resources": {settings.service_resource: settings.replica_cpus}}
+
+
+def serve_environment(settings: Settings, cpus: int | None = None) -> dict[str, str]:
+    """Return the variables that must be set wherever a node of the cluster starts.
+
+    `cpus` is how many such a node has, as many as this machine when nobody says it.
+    """
     # HAProxy appends the node's id of 56 letters, and a UNIX socket's path may have 107 bytes.
     folder = settings.session_folder / "ha"
-    threads = max(1, min(4, (os.cpu_count() or 1) // 2))
+    threads = max(1, min(4, (cpus or os.cpu_count() or 1) // 2))
     return {
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",

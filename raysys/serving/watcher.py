@@ -282,7 +282,8 @@ def _put(data: bytes) -> Any:
 
 def ensure_watcher() -> cluster.Handle:
     """Return the cluster's watcher; it is started when it is not there."""
-    return cluster.ensure_actor(WATCHER, TARGET, max_concurrency=CALLS_AT_ONCE)
+    resource = Settings().service_resource
+    return cluster.ensure_actor(WATCHER, TARGET, resource=resource, max_concurrency=CALLS_AT_ONCE)
 
 
 def poke() -> None:
