@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from raysys import db
 from raysys.durable import codec, flow, queues
@@ -177,7 +178,11 @@ class Client:
 
     def run(self, workflow_id: str) -> Run:
         """Return the run; raises NotFound."""
-        return self._run(self._row(workflow_id))
+        run = self._run(self._row(workflow_id))
+        if run.attempts < 2:
+            return run
+        told = self.events(workflow_id)  # the engine only knows when the last attempt began
+        return replace(run, started_at=told[0][1].at) if told else run
 
     status = run
 

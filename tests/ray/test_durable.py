@@ -222,7 +222,9 @@ def test_script_of_ray_workflows_runs_with_its_imports_changed(client: Client) -
     assert (run.name, run.args) == ("script_flows:everything", [4])
 
 
-def test_what_a_killed_or_cancelled_step_started_ends_with_it(client: Client, tmp_path: Path) -> None:
+def test_what_a_killed_or_cancelled_step_started_ends_with_it(
+    client: Client, tmp_path: Path
+) -> None:
     import ray
 
     run_id = client.start("reserving", str(tmp_path))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from raysys import durable
 from raysys.errors import Conflict, Unavailable
 from raysys.records import Record
@@ -54,6 +56,18 @@ def handling(reason: str) -> str:
 @durable.workflow()
 def returning(times: int) -> int:
     return away(times)
+
+
+@durable.step()
+def count(seconds: float) -> int:
+    threading.Event().wait(seconds)
+    calls.append("count")
+    return 1
+
+
+@durable.workflow()
+def counting(steps: int, seconds: float) -> int:
+    return sum(count(seconds) for _ in range(steps))
 
 
 @durable.workflow()
