@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,7 @@ PORT_NAMES = (
     "fallback",
 )
 PYTHON = sys.executable
+ROOT = Path(__file__).parents[2]
 RAYSYS = str(Path(PYTHON).parent / "raysys")
 
 
@@ -118,10 +121,33 @@ class Home:
         return httpx.Client(base_url=self.http_url, timeout=30)
 
 
+def install_tutorial(folder: Path) -> None:
+    """Put the package that docs/tutorial.md describes into `folder`, as an installer would."""
+    page = (ROOT / "docs" / "tutorial.md").read_text()
+    module, project = (
+        re.search(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "toml")
+    )
+    assert module
+    assert project
+    (folder / "bikes.py").write_text(module[1])
+    about = tomllib.loads(project[1])["project"]
+    installed = folder / f"{about['name']}-{about['version']}.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n"
+    )
+    lines = [
+        f"{name} = {target}" for name, target in about["entry-points"]["raysys.families"].items()
+    ]
+    (installed / "entry_points.txt").write_text("\n".join(["[raysys.families]", *lines]))
+
+
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
-    """Give a running raysys with both families trained on simulated rows; nothing of it is left afterwards."""
-    home = Home(tmp_path_factory.mktemp("home"))
+    """Give a running raysys after the demo, with the tutorial's family installed; nothing is left afterwards."""
+    packages = tmp_path_factory.mktemp("packages")
+    install_tutorial(packages)
+    home = Home(tmp_path_factory.mktemp("home"), {"PYTHONPATH": str(packages)})
     try:
         home.run("demo", "--trials", "2")
         yield home

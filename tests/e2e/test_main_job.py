@@ -13,7 +13,7 @@ import pytest
 from raysys import families
 from raysys.laptop import processes
 from raysys.registry import Registry
-from tests.e2e.conftest import Home
+from tests.e2e.conftest import ROOT, Home
 
 PERSON = {
     "age": 40,
@@ -72,10 +72,26 @@ def test_the_served_answer_equals_the_registered_models(home: Home, name: str, b
     np.testing.assert_allclose(np.ravel(served["result"]), np.ravel(output), atol=1e-3)
 
 
+def test_the_tutorials_family_is_served(home: Home) -> None:
+    days = [{"temperature": warmth, "rain": 0, "kind": "weekend"} for warmth in (5, 25)]
+    answer = ask(home, "bikes", days)
+    assert answer["model"]["name"] == "bikes"
+    cold, warm = answer["result"]
+    assert warm - cold == pytest.approx(20 * 90, rel=0.1)
+    (version,) = home.json("models", "list", "bikes")
+    assert version["aliases"] == ["champion"]
+
+
+def test_the_tutorials_family_is_short() -> None:
+    page = (ROOT / "docs" / "tutorial.md").read_text()
+    module = page.split("```python\n")[1].split("```")[0]
+    assert len(module.splitlines()) < 60
+
+
 def test_everything_is_listed(home: Home) -> None:
     state = home.json("status")
     assert state["ready"]
-    assert {m["family"] for m in state["served"]} == set(families.names())
+    assert {m["family"] for m in state["served"]} == {*families.names(), "bikes"}
     assert all(run["status"] == "SUCCESSFUL" for run in home.json("runs", "list"))
     steps = home.json("runs", "show", home.json("runs", "list")[0]["id"])["steps"]
     assert {"search", "refit", "evaluate", "register"} <= {step["name"] for step in steps}

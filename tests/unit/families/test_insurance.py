@@ -11,9 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raysys.families.insurance import CODES, FOLDS, NAMES, Insurance, Person, spread_folds
+from raysys.families.insurance import Insurance, Person
+from raysys.families.tabular import FOLDS, columns
 
 FAMILY = Insurance()
+NAMES = {column.name: column.names for column in columns(Person) if column.names}
+CODES = {column.name: column.codes for column in columns(Person)}
 PERSON: dict[str, Any] = dict(FAMILY.example)
 
 
@@ -130,7 +133,7 @@ def test_folds_hold_equal_shares_of_smokers_and_charges() -> None:
     table, _ = FAMILY.prepare(people(1000))
     parts = FAMILY.split(table, seed=3)
     x, y = parts.train
-    folds = spread_folds(x, y, seed=3)
+    folds = FAMILY.folds(x, y, seed=3)
     smokers = [x[folds == number, 4].sum() for number in range(FOLDS)]
     means = [y[folds == number].mean() for number in range(FOLDS)]
     assert max(smokers) - min(smokers) <= 1
