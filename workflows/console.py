@@ -30,7 +30,10 @@ def run_to_end(name: str, *args: Any) -> int:
 def _code(run: Run) -> int:
     if run.status == "SUCCESSFUL":
         _write(json.dumps(run.output, indent=2, ensure_ascii=False))
-        return 0
+        stopped = run.output.get("stopped") if isinstance(run.output, dict) else None
+        if stopped:  # a run that ended well, but before its work was done
+            sys.stderr.write(f"{run.id} stopped early: {stopped}\n")
+        return 1 if stopped else 0
     sys.stderr.write(f"{run.id} is {run.status}: {run.error or 'it has no result'}\n")
     return 1
 

@@ -24,6 +24,7 @@ from raysys.store import events
 if TYPE_CHECKING:
     from dbos import DBOSClient, StepInfo, WorkflowStatus
 
+FIRST_POLL_SECONDS = 0.05
 POLL_SECONDS = 0.5
 PAGE = 100
 ALL_STEPS = 1_000_000_000  # a step number after every other: a rewind from there repeats nothing
@@ -283,19 +284,23 @@ class Client:
         interval_seconds: float = POLL_SECONDS,
         after: int = 0,
     ) -> Iterator[Event]:
-        """Yield what the run tells, until it has ended or the time is over."""
+        """Yield what the run tells, until it has ended or the time is over.
+
+        Silence is asked about less and less often, at last every `interval_seconds`.
+        """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        tick = threading.Event()
+        tick, pause = threading.Event(), FIRST_POLL_SECONDS
         while True:
             ended = self.run(
                 workflow_id
             ).ended  # asked first, so that no event comes after the last look
             for number, event in self.events(workflow_id, after):
-                after = number
+                after, pause = number, FIRST_POLL_SECONDS
                 yield event
             if ended or (deadline is not None and time.monotonic() >= deadline):
                 return
-            tick.wait(interval_seconds)
+            tick.wait(min(pause, interval_seconds))
+            pause *= 1.5
 
     def wait(
         self,

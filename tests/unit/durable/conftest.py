@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from raysys import durable
-from raysys.durable import Client
+from raysys.durable import Client, queues
 from raysys.durable.engine import Engine
 from raysys.settings import Settings
 from tests.unit.durable import flows
@@ -24,8 +24,10 @@ def settings(tmp_path_factory: pytest.TempPathFactory, migrated: Path) -> Settin
 
 @pytest.fixture(scope="module")
 def engine(settings: Settings) -> Iterator[Engine]:
-    with Engine(settings) as engine:
-        yield engine
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(queues, "POLL_SECONDS", 0.05)
+        with Engine(settings) as engine:
+            yield engine
 
 
 @pytest.fixture(scope="module")
