@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,7 +19,11 @@ def configure(settings: Settings, stream: Any = None) -> None:
     """Send every event of this process to `stream` (standard error by default) in the format that settings name."""
     out = stream or sys.stderr
     console = settings.log_format == "console" or (settings.log_format == "auto" and out.isatty())
-    renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer(default=str)
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer()
+        if console
+        else structlog.processors.JSONRenderer(default=str)
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -29,7 +33,9 @@ def configure(settings: Settings, stream: Any = None) -> None:
             *([] if console else [structlog.processors.format_exc_info]),
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[settings.log_level]),
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[settings.log_level]
+        ),
         logger_factory=structlog.PrintLoggerFactory(out),
     )
 
@@ -46,5 +52,7 @@ def bound(**ids: Any) -> Iterator[None]:
         yield
 
 
-def _mask(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:
-    return {k: "***" if any(s in k.lower() for s in SECRET_NAMES) and v else v for k, v in event.items()}
+def _mask(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    return {
+        k: "***" if any(s in k.lower() for s in SECRET_NAMES) and v else v for k, v in event.items()
+    }
