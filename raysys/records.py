@@ -103,7 +103,7 @@ class Snapshot(Record, frozen=True):
 
 
 class Trial(Record, frozen=True):
-    """One configuration that a study tried, with its best validation metric (lower is better)."""
+    """One configuration that a study tried, with its last validation metric (lower is better)."""
 
     trial_id: str
     run_id: str
@@ -114,7 +114,7 @@ class Trial(Record, frozen=True):
 
 
 class Study(Record, frozen=True):
-    """The outcome of a search: every trial, and the configuration that won on validation."""
+    """The outcome of a search: every trial, best first, and the one that won on validation."""
 
     family: str
     metric_name: str

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from raysys import db
 from raysys.settings import Settings
+from tests.mlflow_server import MlflowServer
 from tests.postgres import Cluster, available
 
 NOW = dt.datetime(2026, 3, 15, 12, 0, tzinfo=dt.UTC)
@@ -69,3 +70,10 @@ def shared_data() -> Path:
     if not DATA.is_dir():
         pytest.skip(f"the real data of {DATA} is not here")
     return DATA
+
+
+@pytest.fixture(scope="session")
+def mlflow_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The tracking URI of an MLflow server of this session's own."""
+    with MlflowServer(tmp_path_factory.mktemp("mlflow")) as server:
+        yield server.url

@@ -6,14 +6,21 @@ Only `raysys.pipelines.tune` imports this module, inside its search: Ray Tune ta
 from __future__ import annotations
 
 import pickle
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from ray import tune
+from ray import PlacementGroupID, tune
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 from raysys import families
 from raysys.families.base import Choice, Integer, Parts, Real, Space
@@ -129,6 +136,39 @@ class Search(Searcher):  # type: ignore[misc]  # Ray is not typed
     def restore(self, checkpoint_path: str) -> None:
         """Go on from a state that `save` wrote into the study's own folder."""
         self.__dict__.update(pickle.loads(Path(checkpoint_path).read_bytes()))  # noqa: S301
+
+
+class Reservation(tune.PlacementGroupFactory):  # type: ignore[misc]  # Ray is not typed
+    """The CPUs of one trial, reserved under a name that tells the study.
+
+    A reservation outlives the process that made it as long as the cluster's job lives: a study whose
+    driver was killed would hold its CPUs for good, and its own successor would wait for them.
+    """
+
+    def __init__(self, study: str, cpus: float) -> None:
+        super().__init__([{"CPU": cpus}])
+        self._study = study
+
+    def to_placement_group(self) -> Any:
+        """Ask Ray for the CPUs; names are unique in Ray."""
+        name = f"{_reservations(self._study)}{uuid.uuid4().hex}"
+        return placement_group(self.bundles, strategy=self.strategy, name=name)
+
+
+def release(study: str) -> int:
+    """Give back every reservation of a study that does not run; return how many there were."""
+    held = [
+        identity
+        for identity, group in placement_group_table().items()
+        if group["name"].startswith(_reservations(study)) and group["state"] != "REMOVED"
+    ]
+    for identity in held:
+        remove_placement_group(PlacementGroup(PlacementGroupID.from_hex(identity)))
+    return len(held)
+
+
+def _reservations(study: str) -> str:
+    return f"raysys-study/{study}/"
 
 
 def _distribution(values: Integer | Real | Choice) -> Any:

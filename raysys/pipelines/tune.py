@@ -35,6 +35,16 @@ def folder(artifacts: Artifacts, family_name: str, workflow_id: str) -> str:
     return artifacts.uri(f"studies/{family_name}/{workflow_id}")
 
 
+def release(study_folder: str) -> None:
+    """Give back the CPUs of a study whose driver is dead; nothing happens when it holds none.
+
+    Ray does not: a reservation lives as long as the worker actor that started the driver.
+    """
+    from raysys.pipelines import ray_tune
+
+    ray_tune.release(_name(study_folder))
+
+
 def search(
     *,
     family_name: str,
@@ -61,8 +71,12 @@ def search(
     searcher = Search(family.space(), family.candidates(), settings.seed)
     total = trials + len(searcher.outside)
     recorder = Recorder(family, tracking, run_id, total, notify)
-    with Relay.to(recorder):
-        grid = _tuner(family, parts, settings, study_folder, searcher, total).fit()
+    release(study_folder)  # what a driver that was killed left behind
+    try:
+        with Relay.to(recorder):
+            grid = _tuner(family, parts, settings, study_folder, searcher, total).fit()
+    finally:
+        release(study_folder)
     study = _study(family, grid, tracking.trials(run_id))
     _conclude(study, recorder, tracking, run_id)
     return study
@@ -141,13 +155,13 @@ def _tuner(
 ) -> Any:
     from ray import tune
 
-    from raysys.pipelines.ray_tune import Relay, trial
+    from raysys.pipelines.ray_tune import Relay, Reservation, trial
 
     task = tune.with_parameters(trial, family_name=family.name, parts=parts, seed=settings.seed)
-    trainable = tune.with_resources(task, {"cpu": settings.trial_cpus})
+    cpus = Reservation(_name(study_folder), settings.trial_cpus)
+    trainable = tune.with_resources(task, cpus)
     if tune.Tuner.can_restore(study_folder):
         return tune.Tuner.restore(study_folder, trainable, restart_errored=True)
-    root, name = study_folder.rsplit("/", 1)
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -158,13 +172,17 @@ def _tuner(
             reuse_actors=True,  # TensorFlow is imported once an actor, not once a trial
         ),
         run_config=tune.RunConfig(
-            name=name,
-            storage_path=root,
+            name=_name(study_folder),
+            storage_path=study_folder.rsplit("/", 1)[0],
             callbacks=[Relay()],
             failure_config=tune.FailureConfig(max_failures=FAILURES_OF_A_TRIAL),
             verbose=0,
         ),
     )
+
+
+def _name(study_folder: str) -> str:
+    return study_folder.rsplit("/", 1)[1]
 
 
 def _scheduler(family: Family) -> Any:
@@ -192,7 +210,7 @@ def _quiet() -> None:
     for name, value in {
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # MLflow has it all
         "TUNE_DISABLE_SIGINT_HANDLER": "1",  # a cancelled task must end, not save and return
-        "TUNE_GLOBAL_CHECKPOINT_S": "2",
+        "TUNE_GLOBAL_CHECKPOINT_S": "1",  # what a driver that dies loses of finished trials
         "RAY_AIR_NEW_OUTPUT": "0",  # the new one prints tables even when it is told not to
     }.items():
         os.environ.setdefault(name, value)
@@ -221,8 +239,8 @@ def _study(family: Family, grid: Any, run_ids: Mapping[str, str]) -> Study:
             f" {grid.errors[-1] if grid.errors else 'none, but no finite metric came'}.",
             family=family.name,
         )
-    best = min(trials, key=lambda trial: trial.metric)
-    return Study(family=family.name, metric_name=family.metric, best=best, trials=trials)
+    trials.sort(key=lambda trial: (trial.metric, trial.trial_id))
+    return Study(family=family.name, metric_name=family.metric, best=trials[0], trials=trials)
 
 
 def _conclude(study: Study, recorder: Recorder, tracking: Tracking, run_id: str) -> None:
