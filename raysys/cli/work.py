@@ -42,6 +42,8 @@ def crawl(
     if run:
         report = revive(run.output, CrawlReport)
         screen.show_json(report) if as_json else screen.say(crawl_sentence(report))
+        if report.stopped:
+            raise typer.Exit(1)
 
 
 def train(
