@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TIMEOUT_SECONDS = 30.0
 CONNECT_SECONDS = 5.0
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-STRICT = re.compile(r'(?:unknown|duplicate) field "([^"]*)"')
+STRICT = re.compile(r'(?:unknown|duplicate) field "([^"]*)"|\.(\S+): field not declared in schema')
 
 
 class Expired(Conflict):
@@ -45,6 +45,10 @@ class Api:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # The client itself only forgets its pools: they would stay open as long as an error's traceback knows them.
+        pools = self._client.rest_client.pool_manager.pools
+        for key in pools.keys():  # noqa: SIM118  it is no mapping that can be iterated over
+            pools[key].close()
         self._client.close()
 
     def ask(
@@ -159,7 +163,8 @@ def _translated(status: int, body: bytes, request: str) -> RaysysError:
         return Expired(f"{request}: {said}", **fields)
     if status == 409:
         return Conflict(f"{request}: {said}", causes=_causes(answer), **fields)
-    if status in (400, 413, 415, 422):
+    # Server-side apply of an unknown field of a built-in kind is called an internal error.
+    if status in (400, 413, 415, 422) or "field not declared in schema" in said:
         return InvalidInput(f"{request}: {said}", issues=_issues(answer, said), **fields)
     return Unavailable(f"{request}: the API server answered {status}: {said}", **fields)
 
@@ -182,7 +187,8 @@ def _issues(answer: Mapping[str, Any], said: str) -> list[dict[str, Any]]:
         {"loc": [cause.get("field", "")], "reason": cause.get("message", "")}
         for cause in _causes(answer)
     ]
-    return causes or [{"loc": [f], "reason": "unknown field"} for f in STRICT.findall(said)]
+    unknown = (strict or typed for strict, typed in STRICT.findall(said))
+    return causes or [{"loc": [name], "reason": "unknown field"} for name in unknown]
 
 
 # -- who asks, and whom --------------------------------------------------------------------------

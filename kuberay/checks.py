@@ -42,7 +42,7 @@ def faults(document: Document) -> list[Fault]:
         return [Fault(("kind",), f"there is no {document['kind']} in {document['apiVersion']}")]
     found = [*unknown(model, document), *_invalid(model, document)]
     if not found and document["apiVersion"] == API_VERSION:
-        found = [*rules.faults(document), *_serve(document)]
+        found = [*rules.faults(document)] or [*_serve(document)]
     return found
 
 
