@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from raysys.cli import data, demo, machine, models, runs, schedules, screen, work
+from raysys.cli import bench, data, demo, machine, models, runs, schedules, screen, work
 from raysys.errors import RaysysError
 
 COMMANDS = "raysys.commands"  # the entry points of other packages' commands
@@ -24,6 +24,7 @@ app.command()(machine.down)
 app.command()(machine.status)
 app.command("doctor")(machine.show_doctor)
 app.command()(demo.demo)
+app.command()(bench.bench)
 app.command()(work.crawl)
 app.command()(work.train)
 app.command()(work.predict)

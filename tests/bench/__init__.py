@@ -1,0 +1,1 @@
+"""The benchmark behind `raysys bench`: this server and plain FastAPI, side by side on one machine."""

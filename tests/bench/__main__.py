@@ -1,0 +1,79 @@
+"""`python -m tests.bench`: one run of the benchmark; `raysys bench` starts it."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from raysys.cli import screen
+from tests.bench import load, report, suite
+from tests.bench.servers import Raysys, machine, raysys
+
+PARTS = ("throughput", "reloads", "overload", "soak")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the chosen parts, print and write what they gave."""
+    chosen = _parse(arguments)
+    plan = suite.QUICK if chosen.quick else suite.WHOLE
+    parts = ["soak"] if chosen.soak else [p for p in PARTS if p != "soak"]
+    if chosen.parts:
+        parts = chosen.parts.split(",")
+    plan = plan._replace(soak_seconds=chosen.soak or (180 if chosen.quick else 1800))
+    found: dict[str, Any] = {"machine": machine(), "generator": load.generator()}
+    with tempfile.TemporaryDirectory(prefix="raysys-bench-") as folder:
+        models = Path(folder)
+        screen.note("training the models that all servers get")
+        # In a process of its own: TensorFlow would stay in this one.
+        command = [sys.executable, "-m", "tests.bench.models", str(models)]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        with raysys(models) as (server, start):
+            found["start"] = {name: round(value, 1) for name, value in start.items()}
+            _measure(found, server, models, plan, parts)
+    report.show(found)
+    report.write(found, chosen.out)
+    screen.note(f"written to {chosen.out}")
+    return 0
+
+
+def _measure(
+    found: dict[str, Any], server: Raysys, models: Path, plan: suite.Plan, parts: list[str]
+) -> None:
+    found["model_milliseconds"] = suite.model_milliseconds(models)
+    if "throughput" in parts:
+        found["throughput"] = suite.throughput(server, models, plan, screen.note)
+    if "reloads" in parts:
+        screen.note("promoting back and forth under load")
+        found["reloads"] = suite.reloads(server, plan)
+    if "overload" in parts:
+        screen.note("overload")
+        found["overload"] = suite.overload(server, plan)
+    if "soak" in parts:
+        screen.note("soak")
+        found["soak"] = suite.soak(server, plan, screen.note)
+    names = {
+        "replica of insurance": "ServeReplica:insurance",
+        "replica of atmos": "ServeReplica:atmos",
+        "HAProxy": "haproxy",
+    }
+    found["memory_megabytes"] = {
+        name: [round(size) for size in server.resident_megabytes(title)]
+        for name, title in names.items()
+    }
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="raysys bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
+    parser.add_argument("--soak", type=float, metavar="SECONDS", help="only the soak, so long")
+    parser.add_argument("--parts", help=f"only these, of {', '.join(PARTS)}")
+    parser.add_argument("--out", type=Path, default=Path("bench"), help="folder of the results")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
