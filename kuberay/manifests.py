@@ -125,8 +125,11 @@ def generated() -> dict[Path, str]:
     """Return the text of every generated file by its path: Serve's config and the environment of a node."""
     settings = cluster_settings((BASE / "settings.env").read_text())
     environment = serve_environment(settings, cpus=NODE_CPUS)
-    lines = (f"{name}={value}\n" for name, value in sorted(environment.items()))
+    # An environment file has one line a variable; a value of several lines is a file of its own.
+    long = {name: value for name, value in environment.items() if "\n" in value}
+    lines = (f"{n}={value}\n" for n, value in sorted(environment.items()) if n not in long)
     return {
+        **{BASE / f"{name}.txt": value for name, value in long.items()},
         BASE / "serve.yaml": HEADER + dump([serve_config(settings)]),
         BASE / "node.env": HEADER + "".join(lines),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -14,6 +15,22 @@ GATEWAY_APPLICATION = "gateway"
 DEPLOYMENT = "Model"
 GATEWAY_DEPLOYMENT = "Gateway"
 MIDDLEWARES = "deployments.edge:middlewares"
+
+# A replica answers in a fraction of a millisecond, one request after the other: more than a few at
+# once only wait, and HAProxy lets them wait, or go away, at a hundredth of what it costs a replica.
+AT_ONCE = 32
+WAITING = 96
+QUEUE_SECONDS = 5
+REQUEST_SECONDS = 10
+REFUSAL = json.dumps(
+    {
+        "type": "about:blank",
+        "title": "Service Unavailable",
+        "status": 503,
+        "detail": "Too many requests are waiting, or no replica is there. Try again shortly.",
+        "error": "Too many requests are waiting, or no replica is there. Try again shortly.",
+    }
+)
 
 QUIET = {"enable_access_log": False, "log_level": "WARNING", "encoding": "JSON"}
 METRIC_PUSH_SECONDS = 2
@@ -60,7 +77,7 @@ def _gateway_application(settings: Settings, names: tuple[str, ...]) -> dict[str
         "import_path": GATEWAY,
         "args": {"families": list(names)},
         "logging_config": QUIET,
-        "deployments": [_deployment(settings, GATEWAY_DEPLOYMENT, 1)],
+        "deployments": [_deployment(settings, GATEWAY_DEPLOYMENT, settings.min_replicas)],
     }
 
 
@@ -73,8 +90,8 @@ def _deployment(settings: Settings, name: str, most: int) -> dict[str, Any]:
         "max_queued_requests": 256,
         "backpressure_config": {"status_code": 503, "retry_after_s": 1},
         "autoscaling_config": {
-            "min_replicas": 1,
-            "max_replicas": most,
+            "min_replicas": settings.min_replicas,
+            "max_replicas": max(most, settings.min_replicas),
             "target_ongoing_requests": 16,
             "upscale_delay_s": 4,
             "downscale_delay_s": 60,
@@ -117,7 +134,33 @@ def serve_environment(settings: Settings, cpus: int | None = None) -> dict[str, 
         # Parsing a log line a request in Python cost a sixth of the throughput; HAProxy counts by itself.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "60",
+        "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": _backend_rules(),
+        "RAY_SERVE_HAPROXY_RETRY_ON": _default_rules(),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
         "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": str(METRIC_PUSH_SECONDS),
         "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": str(METRIC_PUSH_SECONDS),
     }
+
+
+def _backend_rules() -> str:
+    """Return what ends `default-server … inter` in each backend of Serve's template, and goes on from there.
+
+    The template has no place for a limit, so one of its values brings the lines along: at most `AT_ONCE` requests in
+    a replica; beyond `WAITING` more for each replica an answer at once; a body is whole before it takes a place; and
+    what HAProxy itself refuses is 503 rather than Serve's 500.
+    """
+    refusal = f"content-type application/problem+json string '{REFUSAL}' hdr Retry-After 1"
+    lines = (
+        f"5s maxconn {AT_ONCE}",
+        "option http-buffer-request",
+        f"timeout queue {QUEUE_SECONDS}s",
+        f"http-request return status 503 {refusal} if {{ avg_queue ge {WAITING} }}",
+        *(f"http-error status {status} {refusal}" for status in (502, 503, 504)),
+        "default-server",
+    )
+    return "\n    ".join(lines)
+
+
+def _default_rules() -> str:
+    """Return what ends `retry-on`, and a limit on how long a caller may take to send its request."""
+    return f"conn-failure\n    timeout http-request {REQUEST_SECONDS}s"
