@@ -102,6 +102,9 @@ class Settings(BaseSettings):
         description="Ray resource that replicas, worker and watcher take instead of CPUs, so that they run only on "
         "nodes that have it; anywhere when empty.",
     )
+    min_replicas: int = Field(
+        1, ge=1, le=1000, description="Fewest replicas of one family, and of the gateway."
+    )
     max_replicas: int = Field(2, ge=1, le=1000, description="Most replicas of one family.")
     num_cpus: int | None = Field(
         None, ge=1, description="CPUs that Ray may plan with; all of the machine by default."
@@ -150,6 +153,26 @@ class Settings(BaseSettings):
     )
     trial_cpus: float = Field(1.0, gt=0, description="CPUs of one trial.")
     seed: int = Field(20260101, ge=0, description="Seed of every random choice of a training.")
+
+    keep_run_days: int = Field(
+        90, ge=1, description="Days that an ended run is kept, with its events and logs."
+    )
+    keep_runs: int = Field(5_000, ge=1, description="Most ended runs that are kept.")
+    keep_study_days: int = Field(
+        14, ge=1, description="Days that the study of a successful training is kept."
+    )
+    keep_snapshot_days: int = Field(180, ge=1, description="Days that a snapshot is kept.")
+    keep_snapshots: int = Field(100, ge=1, description="Most snapshots of one family.")
+    keep_version_days: int = Field(
+        365, ge=1, description="Days that a version is kept that never was champion."
+    )
+    keep_versions: int = Field(
+        100, ge=1, description="Most versions of one family that never were champion."
+    )
+    keep_prediction_days: int = Field(30, ge=1, description="Days that predictions are kept.")
+    keep_predictions: int = Field(
+        2_000_000, ge=1, description="Most logged predictions that are kept."
+    )
 
     log_format: Literal["auto", "json", "console"] = Field(
         "auto",
@@ -239,7 +262,7 @@ class Settings(BaseSettings):
     def session_folder(self) -> Path:
         """The folder of Ray's session: short, since a UNIX socket path may have 107 bytes at most."""
         digest = hashlib.sha256(str(self.home).encode()).hexdigest()[:10]
-        return Path("/tmp") / f"raysys-{digest}"  # noqa: S108  TMPDIR may be long; the folder is made with mode 0700
+        return Path("/tmp") / f"raysys-{digest}"  # noqa: S108  TMPDIR may be long; logs are in it, no secrets
 
     def changed(self) -> dict[str, Any]:
         """Return what differs from the defaults, secrets in the clear, as JSON would hold it."""

@@ -140,7 +140,8 @@ def refuse_taken(ports: Mapping[str, int], settings: Settings) -> None:
     ]
     if taken:
         raise Conflict(
-            f"Some ports are not free: {'; '.join(taken)}. End those processes, or set other ports.", taken=taken
+            f"Some ports are not free: {'; '.join(taken)}. End those processes, or set other ports.",
+            taken=taken,
         )
 
 

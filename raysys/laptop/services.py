@@ -39,10 +39,14 @@ class MlflowServer:
         self._environment = environment
         self.log = settings.home / "logs" / "mlflow.log"
 
-    def alive(self) -> bool:
-        """Return whether the server answers its health check, and is ours where `up` starts one."""
+    def there(self) -> bool:
+        """Return whether there is a server of ours, however busy; or whether another one was named."""
         settings = self._settings
-        if settings.runs_mlflow and not processes.owns(settings, settings.mlflow_port):
+        return not settings.runs_mlflow or processes.owns(settings, settings.mlflow_port)
+
+    def alive(self) -> bool:
+        """Return whether it is there and answers its health check."""
+        if not self.there():
             return False
         try:
             return httpx.get(f"{self._settings.tracking_uri}/health", timeout=3.0).is_success
@@ -52,11 +56,10 @@ class MlflowServer:
     def start(self) -> subprocess.Popen[bytes]:
         """Start the server; it is ready when `alive` holds."""
         settings = self._settings
-        store = settings.database if settings.database_url.startswith("postgresql") else ""
         command = [
             *(sys.executable, "-m", "mlflow", "server"),
             *("--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1"),
-            *("--backend-store-uri", store or f"sqlite:///{settings.home / 'mlflow.db'}"),
+            *("--backend-store-uri", f"sqlite:///{settings.home / 'mlflow.db'}"),
             *("--serve-artifacts", "--artifacts-destination", f"{settings.artifact_root}/mlflow"),
             # The watcher asks every second: a line a request would fill the disk.
             *("--uvicorn-opts", "--no-access-log --log-level warning"),
@@ -86,9 +89,18 @@ class RayHead:
         self._token = token
         self.log = settings.home / "logs" / "ray.log"
 
+    def there(self) -> bool:
+        """Return whether our own control store, node and dashboard are there, however busy."""
+        settings = self._settings
+        names = {process.name() for process in processes.find(settings)}
+        return "raylet" in names and all(
+            processes.owns(settings, port)
+            for port in (settings.ray_port, settings.ray_dashboard_port)
+        )
+
     def alive(self) -> bool:
-        """Return whether the control store of our own cluster answers."""
-        if not processes.owns(self._settings, self._settings.ray_dashboard_port):
+        """Return whether it is there and its control store answers."""
+        if not self.there():
             return False
         with Dashboard(self._settings.dashboard_url, self._token) as dashboard:
             return dashboard.alive()
@@ -99,12 +111,8 @@ class RayHead:
         command = [
             *(executable("ray"), "start", "--head", "--disable-usage-stats"),
             *("--node-ip-address", "127.0.0.1", "--port", str(settings.ray_port)),
-            *(
-                "--dashboard-host",
-                "127.0.0.1",
-                "--dashboard-port",
-                str(settings.ray_dashboard_port),
-            ),
+            *("--dashboard-host", "127.0.0.1"),
+            *("--dashboard-port", str(settings.ray_dashboard_port)),
             *("--dashboard-agent-listen-port", str(settings.ray_agent_port)),
             *("--ray-client-server-port", str(settings.ray_client_port)),
             *("--metrics-export-port", str(settings.ray_metrics_port)),

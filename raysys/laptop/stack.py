@@ -143,20 +143,19 @@ class Stack:
         settings = self.settings
         mlflow = MlflowServer(settings, self._environment())
         ray = RayHead(settings, self._environment(), tokens.ray_token(settings))
-        down = [s for s in (ray, mlflow) if not s.alive() and (s is ray or settings.runs_mlflow)]
-        if ray in down:
+        if not ray.there():
             # What a crash left of an old cluster would answer in the new one's place.
             processes.end_all(settings)
-            down = [ray, mlflow] if settings.runs_mlflow else [ray]
-        self._refuse_taken_ports(mlflow in down)
+        missing = [service for service in (ray, mlflow) if not service.there()]
+        self._refuse_taken_ports(mlflow in missing)
         (settings.session_folder / "tmp").mkdir(mode=0o700, parents=True, exist_ok=True)
-        started = [(service, service.start()) for service in down]
+        started = {service: service.start() for service in missing}
         self._notify("Preparing the database")
         db.migrate(settings)
         durable.migrate(settings)
-        for service, process in started:
+        for service in (ray, mlflow):  # one that was there may be busy: it is waited for, not ended
             self._notify(f"Waiting for {service.name}")
-            service.wait(process)
+            service.wait(started.get(service))
 
     def _refuse_taken_ports(self, with_mlflow: bool) -> None:
         names = (*PORTS, "mlflow_port") if with_mlflow else PORTS
