@@ -19,7 +19,7 @@ MIDDLEWARES = "deployments.edge:middlewares"
 # A replica answers in a fraction of a millisecond, one request after the other: more than a few at
 # once only wait, and HAProxy lets them wait, or go away, at a hundredth of what it costs a replica.
 AT_ONCE = 32
-WAITING = 96
+WAITING = 128
 QUEUE_SECONDS = 5
 REQUEST_SECONDS = 10
 REFUSAL = json.dumps(
