@@ -7,6 +7,9 @@ from alembic import context
 from raysys.store.tables import metadata
 
 
+VERSION_TABLE = "raysys_version"  # MLflow, which may live in the same database, has the default name
+
+
 def migrate() -> None:
     """Run the pending revisions in one transaction, on SQLite too."""
     context.configure(
@@ -14,6 +17,7 @@ def migrate() -> None:
         target_metadata=metadata,
         transactional_ddl=True,
         compare_type=True,
+        version_table=VERSION_TABLE,
     )
     with context.begin_transaction():
         context.run_migrations()

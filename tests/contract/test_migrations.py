@@ -20,7 +20,8 @@ MIGRATE = "from raysys import db; from raysys.settings import Settings; db.migra
 
 def test_migrated_schema_equals_the_tables(engine: sa.Engine) -> None:
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        options = {"compare_type": True, "version_table": "raysys_version"}
+        context = MigrationContext.configure(connection, opts=options)
         assert compare_metadata(context, metadata) == []
 
 
@@ -28,7 +29,7 @@ def test_migrating_again_changes_nothing(settings: Settings, engine: sa.Engine) 
     db.migrate(settings)
     with db.reading(engine) as connection:
         assert connection.execute(
-            sa.text("SELECT version_num FROM alembic_version")
+            sa.text("SELECT version_num FROM raysys_version")
         ).scalars().all() == ["0001"]
 
 
