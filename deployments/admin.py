@@ -51,6 +51,15 @@ class PromoteOrder(BaseModel):
     reason: Annotated[str, Field(max_length=500)] = "asked for over HTTP"
 
 
+class CanaryOrder(BaseModel):
+    """Which version is to be tried beside the champion, how much, and how long."""
+
+    version: Annotated[str, Field(pattern=r"^[0-9]{1,18}$")]
+    percent: float = Field(10, ge=0, le=100, description="Share of the answers, in percent.")
+    shadow: float = Field(0, ge=0, le=100, description="Share seen without answering, in percent.")
+    bake_seconds: float = Field(600, ge=3, le=604_800)
+
+
 class RollbackOrder(BaseModel):
     """Why the version before is to serve again."""
 
@@ -238,6 +247,13 @@ def _add_models(router: APIRouter, office: Office) -> None:
         _poke()
         return _json(done)
 
+    @router.post("/models/{family}/canary", status_code=202, summary="Try a version on traffic")
+    def canary(family: str, order: CanaryOrder) -> Response:
+        name = office.family(family).name
+        office.registry.version(name, order.version)
+        asked = (order.version, order.percent, order.shadow, order.bake_seconds)
+        return _json({"id": office.durable.start("canary", name, *asked)}, 202)
+
     @router.post("/models/{family}/rollback", summary="Let the version before serve again")
     def rollback(family: str, order: Annotated[RollbackOrder | None, Body()] = None) -> Response:
         from raysys.pipelines import promote as moves
@@ -274,6 +290,11 @@ def _serving(family: str | None = None) -> dict[str, Any]:
         "watcher": {"reachable": state.reachable, "error": state.error},
         "aliases": {s.family: s.aliases for s in sightings},
         "refused": {s.family: s.refused for s in sightings if s.refused},
+        "trials": [
+            {"family": s.family, "rollout": s.rollout, "tried": s.tried}
+            for s in sightings
+            if s.rollout
+        ],
         "replicas": [r for r in state.replicas if family in (None, r.family)],
     }
 

@@ -24,8 +24,10 @@ from raysys.families.base import Family
 from raysys.metrics import Tally
 from raysys.serving.follower import Follower
 from raysys.serving.loader import LoadedModel, example_rows
+from raysys.serving.trial import TrialFollower
 
 PLATFORM = "onnxruntime_onnx"
+STICKY = b"x-session-id"  # its callers get the same model while a challenger is tried
 V2_PATH = re.compile(
     r"/v2/models/[^/]+(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer))?/?"
 )
@@ -34,11 +36,14 @@ V2_PATH = re.compile(
 class Dataplane:
     """Answers the requests of one family with the model that its follower keeps."""
 
-    def __init__(self, family: Family, follower: Follower, tally: Tally) -> None:
+    def __init__(
+        self, family: Family, follower: Follower, tally: Tally, trials: TrialFollower | None = None
+    ) -> None:
         self._family = family
         self._follower = follower
         self._slot = follower.slot
         self._tally = tally
+        self._trials = trials
         self._reader = RowReader(family)
         self._codec = Codec(family)
 
@@ -57,11 +62,11 @@ class Dataplane:
         expect_method(request, "POST", "PUT")
         expect_json(request)
         model = await self._model(_query_version(request.query))
-        return self._predict(model, request.body)
+        return self._predict(model, request)
 
-    def _predict(self, model: LoadedModel, body: bytes) -> Response:
-        rows, many = self._reader.read(body)
-        answers = self._run(model, rows)
+    def _predict(self, model: LoadedModel, request: Request) -> Response:
+        rows, many = self._reader.read(request.body)
+        model, answers = self._run(model, rows, request)
         result = msgspec.json.encode(answers if many else answers[0])
         return Response(200, b'{"result":%b,"model":%b,"error":null}' % (result, _named(model)))
 
@@ -81,7 +86,7 @@ class Dataplane:
     def _infer(self, model: LoadedModel, request: Request) -> Response:
         expect_plain(request)
         inference, rows = self._codec.read(request)
-        answers = self._run(model, rows)
+        model, answers = self._run(model, rows, request)
         return self._codec.write(inference, answers, model.family, model.version)
 
     def _metadata(self, model: LoadedModel) -> dict[str, Any]:
@@ -105,11 +110,18 @@ class Dataplane:
             raise Unavailable(no_model(self._family.name, self._slot.refused))
         return current
 
-    def _run(self, model: LoadedModel, rows: list[Any]) -> list[Any]:
+    def _run(
+        self, model: LoadedModel, rows: list[Any], request: Request
+    ) -> tuple[LoadedModel, list[Any]]:
         encoded = self._family.encode(rows)
-        answers = self._family.decode(model.run(encoded))
+        trial = self._trials.current if self._trials else None
+        if trial is not None and model is self._slot.current:
+            model, output = trial.run(model, encoded, request.headers.get(STICKY))
+        else:
+            output = model.run(encoded)
+        answers = self._family.decode(output)
         self._tally.add_rows(model.version, len(rows))
-        return answers
+        return model, answers
 
 
 def no_model(family: str, refused: dict[str, str]) -> str:

@@ -28,6 +28,7 @@ from raysys.records import LoadedVersion
 from raysys.serving.follower import Follower
 from raysys.serving.offers import LastGood
 from raysys.serving.slot import Slot
+from raysys.serving.trial import TrialFollower
 from raysys.settings import Settings
 
 FIRST_MODEL_SECONDS = 8.0
@@ -89,8 +90,10 @@ class FamilyReplica:
         self._limit_bytes = settings.max_body_bytes
         self._path = f"/predict/{kind.route}"
         self._tally = Tally(family)
-        self._follower = Follower(replica, Slot(kind), WatcherOffers(), cache)
-        self._dataplane = Dataplane(kind, self._follower, self._tally)
+        slot = Slot(kind)
+        self._follower = Follower(replica, slot, WatcherOffers(), cache)
+        self._trials = TrialFollower(replica, slot, WatcherOffers())
+        self._dataplane = Dataplane(kind, self._follower, self._tally, self._trials)
         self._loops: list[asyncio.Task[None]] = []
 
     def __serve_build_asgi_app__(self) -> ModelApp:
@@ -101,6 +104,7 @@ class FamilyReplica:
         await self._follower.start(FIRST_MODEL_SECONDS)
         self._loops = [
             asyncio.create_task(self._follower.run(), name="follow"),
+            asyncio.create_task(self._trials.run(), name="try"),
             asyncio.create_task(self._flush_forever(), name="flush"),
         ]
         yield

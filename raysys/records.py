@@ -168,7 +168,7 @@ class Promotion(Record, frozen=True):
     id: str
     family: str
     alias: str
-    action: Literal["promote", "rollback", "adopt"]
+    action: Literal["promote", "rollback", "adopt", "canary"]
     to_version: str
     from_version: str | None
     actor: str

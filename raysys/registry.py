@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import httpx
 
@@ -23,6 +23,14 @@ TIMEOUT = httpx.Timeout(10.0, connect=3.0)
 
 SHA256_TAG = "raysys.sha256"
 PATH_TAG = "raysys.model_path"
+ROLLOUT_TAG = "raysys.rollout"  # of a family: how its challenger is tried
+
+
+class Registered(NamedTuple):
+    """What the registry says of a family as a whole."""
+
+    aliases: dict[str, str]
+    tags: dict[str, str]
 
 
 class Registry:
@@ -60,11 +68,18 @@ class Registry:
 
     def aliases(self) -> dict[str, dict[str, str]]:
         """Return the version behind every alias of every family, in one request."""
-        found: dict[str, dict[str, str]] = {}
+        return {name: found.aliases for name, found in self.families().items()}
+
+    def families(self) -> dict[str, Registered]:
+        """Return the aliases and tags of every family, in one request."""
+        found: dict[str, Registered] = {}
         for model in self._pages(
             "/registered-models/search", "registered_models", max_results=PAGE
         ):
-            found[model["name"]] = {a["alias"]: str(a["version"]) for a in model.get("aliases", [])}
+            found[model["name"]] = Registered(
+                {a["alias"]: str(a["version"]) for a in model.get("aliases", [])},
+                {tag["key"]: tag["value"] for tag in model.get("tags", [])},
+            )
         return found
 
     def versions(self, family: str) -> list[ModelVersion]:
@@ -112,12 +127,39 @@ class Registry:
             json={"name": family, "alias": alias, "version": version},
         )
 
+    def set_family_tag(self, family: str, key: str, value: str) -> None:
+        """Set a tag of a family; it is made when it is new."""
+        self._json(
+            "POST",
+            "/registered-models/set-tag",
+            json={"name": family, "key": key, "value": value},
+        )
+
     def delete_alias(self, family: str, alias: str) -> None:
         """Remove an alias; one that is not there stays away."""
         try:
             self._json("DELETE", "/registered-models/alias", json={"name": family, "alias": alias})
         except NotFound:
             return
+
+    def delete_version(self, version: ModelVersion) -> None:
+        """Remove a version and its files; one that is not there stays away."""
+        self._delete_files(version)
+        try:
+            query = {"name": version.family, "version": version.version}
+            self._json("DELETE", "/model-versions/delete", json=query)
+        except NotFound:
+            return
+
+    def _delete_files(self, version: ModelVersion) -> None:
+        scheme, _, path = version.model_uri.partition(":")
+        if scheme != "mlflow-artifacts":
+            Artifacts("/").remove(version.model_uri.removeprefix("file://"))
+            return
+        proxied = "/api/2.0/mlflow-artifacts/artifacts/" + httpx.URL(path).path.lstrip("/")
+        answer = self._send("DELETE", proxied)
+        if not answer.is_success and answer.status_code != 404:
+            raise _refusal(answer)
 
     def fetch(self, version: ModelVersion) -> bytes:
         """Return the ONNX file of a version, verified.

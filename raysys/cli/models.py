@@ -11,7 +11,8 @@ import typer
 
 from raysys import families
 from raysys.cli import screen
-from raysys.cli.context import AsJson, FamilyName, known_family, opened
+from raysys.cli.context import AsJson, FamilyName, Wait, known_family, opened
+from raysys.cli.runs import finish
 from raysys.pipelines import promote as promoting
 from raysys.records import Promotion
 from raysys.store import promotions
@@ -78,6 +79,33 @@ def promote(
             now=datetime.now(UTC),
         )
     screen.say(_sentence(done))
+
+
+@app.command("canary")
+def canary(
+    family: FamilyName,
+    version: Annotated[str, typer.Argument(help="The version to try.")],
+    percent: Annotated[
+        float, typer.Option(min=0, max=100, help="Share of the answers that are its own.")
+    ] = 10,
+    shadow: Annotated[
+        float, typer.Option(min=0, max=100, help="Share of requests it sees without answering.")
+    ] = 0,
+    bake_minutes: Annotated[
+        float, typer.Option(min=0.05, max=10080, help="How long it is tried.")
+    ] = 10,
+    wait: Wait = False,
+) -> None:
+    """Try VERSION beside the champion; it is promoted, or taken back as soon as it does badly."""
+    with opened() as runtime:
+        run = runtime.durable.start("canary", family, version, percent, shadow, bake_minutes * 60)
+        screen.say(f"run {run}")
+        if wait:
+            report = finish(runtime.durable, run).output
+            screen.say(
+                f"{family}: version {version} was "
+                f"{'promoted' if report['promoted'] else 'taken back'}: {report['reason']}"
+            )
 
 
 @app.command("rollback")

@@ -137,9 +137,10 @@ def _move(engine: sa.Engine, registry: Registry, promotion: Promotion) -> Promot
 def _follow(engine: sa.Engine, registry: Registry, family: str) -> None:
     # To the newest row, not to this caller's: of two callers at once, or of a repeated step whose
     # row was superseded, the alias must end where the last row says.
-    newest = promotions.history(engine, family, limit=1)[0]
+    newest = _history(engine, family)[0]
     registry.set_alias(family, newest.alias, newest.to_version)
 
 
 def _history(engine: sa.Engine, family: str) -> list[Promotion]:
-    return promotions.history(engine, family, limit=EVERYTHING)
+    moves = promotions.history(engine, family, limit=EVERYTHING)
+    return [move for move in moves if move.alias == CHAMPION]

@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from raysys.records import LoadedVersion, Record
+from raysys.serving.rollout import Rollout, Tried
 
 
 class Offer(Record, frozen=True):
@@ -35,6 +36,15 @@ class Offers(Protocol):
 
     async def version(self, family: str, version: str) -> Offer:
         """Return one version, champion or not; raises NotFound or ModelRefused."""
+
+    async def trial(
+        self, replica: str, family: str, known: str | None, tried: Tried | None, wait_seconds: float
+    ) -> tuple[Rollout | None, Offer | str] | None:
+        """Tell what was `tried` and wait until the family's rollout is not `known`.
+
+        Returns None when that did not happen in time; else the rollout, or None for the end of one,
+        and its challenger, or why there is none to load.
+        """
 
 
 class LastGood:

@@ -14,8 +14,10 @@ from typing import Any, cast
 from raysys import cluster, log
 from raysys.errors import ModelRefused, NotFound, RaysysError, Unavailable
 from raysys.records import LoadedVersion, Record
-from raysys.registry import Registry
+from raysys.registry import ROLLOUT_TAG, Registered, Registry
+from raysys.serving import rollout as rollouts
 from raysys.serving.offers import Offer
+from raysys.serving.rollout import Rollout, Tried
 from raysys.settings import Settings
 
 WATCHER = "raysys-watcher"
@@ -29,11 +31,13 @@ KEPT = 8
 
 
 class Sighting(Record, frozen=True):
-    """What the watcher knows of one family: its aliases, and why the champion is not offered."""
+    """What the watcher knows of one family: aliases, why the champion is not offered, a trial."""
 
     family: str
     aliases: dict[str, str] = {}
     refused: str | None = None
+    rollout: Rollout | None = None
+    tried: Tried | None = None
 
 
 class WatcherState(Record, frozen=True):
@@ -80,6 +84,8 @@ class Watcher:
         self._keep = keep or _put
         self._changed = threading.Condition()
         self._aliases: dict[str, dict[str, str]] | None = None
+        self._rollouts: dict[str, Rollout] = {}
+        self._tried: dict[str, dict[str, Tried]] = {}
         self._refused: dict[tuple[str, str], str] = {}
         self._seen: dict[str, tuple[float, LoadedVersion]] = {}
         self._shelf = _Shelf(OrderedDict())
@@ -118,6 +124,26 @@ class Watcher:
         sha256, ref = self._bytes_of(family, version)
         return version, sha256, ref
 
+    def trial(
+        self, replica: str, family: str, known: str | None, tried: Tried | None, wait_seconds: float
+    ) -> tuple[Rollout | None, str, Any] | None:
+        """Note what a replica `tried` and wait until the family's rollout is not `known`.
+
+        Returns None when the time is over; else the rollout, the challenger's SHA-256 and a
+        reference to its bytes, or an empty text and why there are none.
+        """
+        if known is not None and tried is not None and known in self._tried:
+            self._tried[known][replica] = tried
+        rollout = self._wait_for_rollout(family, known, time.monotonic() + wait_seconds)
+        if (rollout.id if rollout else None) == known:
+            return None
+        if rollout is None:
+            return None, "", ""
+        try:
+            return rollout, *self._bytes_of(family, rollout.version)
+        except (ModelRefused, NotFound) as error:
+            return rollout, "", error.message
+
     # -- for people --------------------------------------------------------------------------------
 
     def table(self) -> list[LoadedVersion]:
@@ -136,6 +162,8 @@ class Watcher:
                 family=family,
                 aliases=found,
                 refused=self._refused.get((family, found.get("champion", ""))),
+                rollout=self._rollouts.get(family),
+                tried=self._total(family),
             )
             for family, found in sorted(aliases.items())
         ]
@@ -155,6 +183,11 @@ class Watcher:
         """Look at the registry now: an alias has just been moved."""
         self._wake.set()
 
+    def tried(self, family: str, rollout: str) -> Tried | None:
+        """Return what all replicas counted in a trial, or None for one that is not under way."""
+        found = self._rollouts.get(family)
+        return self._total(family) if found is not None and found.id == rollout else None
+
     # -- inside ------------------------------------------------------------------------------------
 
     def _wait_for_change(self, family: str, known: str | None, deadline: float) -> str | None:
@@ -169,6 +202,19 @@ class Watcher:
                         raise Unavailable(f"The registry was not reached yet: {self._error}")
                     return None
                 self._changed.wait(left)
+
+    def _wait_for_rollout(self, family: str, known: str | None, deadline: float) -> Rollout | None:
+        with self._changed:
+            while True:
+                rollout = self._rollouts.get(family)
+                left = deadline - time.monotonic()
+                if (rollout.id if rollout else None) != known or left <= 0:
+                    return rollout
+                self._changed.wait(left)
+
+    def _total(self, family: str) -> Tried | None:
+        rollout = self._rollouts.get(family)
+        return rollouts.total(list(self._tried[rollout.id].values())) if rollout else None
 
     def _offered(self, family: str) -> str | None:
         version = (self._aliases or {}).get(family, {}).get("champion")
@@ -213,12 +259,16 @@ class Watcher:
             self._changed.notify_all()
 
     def _poll(self) -> None:
-        aliases = self._registry.aliases()
+        registered = self._registry.families()
+        aliases = {family: found.aliases for family, found in registered.items()}
+        tried = {family: r for family, found in registered.items() if (r := _rollout(found))}
         self._polled_at, self._error = time.monotonic(), None
-        if aliases == self._aliases:
+        if aliases == self._aliases and tried == self._rollouts:
             return
         with self._changed:
             before, self._aliases = self._aliases or {}, aliases
+            self._tried = {r.id: self._tried.get(r.id, {}) for r in tried.values()}
+            self._rollouts = tried
             # An alias that was moved away and back is a wish to try again.
             self._refused = {
                 key: reason
@@ -226,6 +276,14 @@ class Watcher:
                 if aliases.get(key[0]) == before.get(key[0])
             }
             self._changed.notify_all()
+
+
+def _rollout(found: Registered) -> Rollout | None:
+    rollout = rollouts.read(found.tags.get(ROLLOUT_TAG))
+    challenger = found.aliases.get("challenger")
+    # The tag outlives the alias: what it says holds only for the version that the alias names.
+    tried = rollout is not None and challenger == rollout.version != found.aliases.get("champion")
+    return rollout if tried else None
 
 
 class WatcherOffers:
@@ -244,6 +302,18 @@ class WatcherOffers:
     async def version(self, family: str, version: str) -> Offer:
         """See `Offers.version`."""
         return await self._offer(family, await self._call("version", family, version))
+
+    async def trial(
+        self, replica: str, family: str, known: str | None, tried: Tried | None, wait_seconds: float
+    ) -> tuple[Rollout | None, Offer | str] | None:
+        """See `Offers.trial`."""
+        found = await self._call("trial", replica, family, known, tried, wait_seconds)
+        if found is None:
+            return None
+        rollout, sha256, ref = found
+        if not sha256:
+            return rollout, ref
+        return rollout, await self._offer(family, (rollout.version, sha256, ref))
 
     async def _offer(self, family: str, found: tuple[str, str, Any]) -> Offer:
         version, sha256, ref = found

@@ -9,11 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from raysys.errors import ModelRefused, NotFound, Unavailable
 from raysys.records import LoadedVersion, ModelVersion
+from raysys.registry import ROLLOUT_TAG, Registered
 from raysys.serving import watcher as module
+from raysys.serving.rollout import Rollout, Tried
 from raysys.serving.watcher import Watcher
 
 NOW = datetime(2026, 3, 15, tzinfo=UTC)
@@ -25,15 +28,18 @@ class HandRegistry:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {"1": b"one", "2": b"two"}
         self.table: dict[str, dict[str, str]] = {"waves": {"champion": "1"}}
+        self.tags: dict[str, str] = {}
         self.down = False
         self.downloads: list[str] = []
         self.polled = threading.Event()
 
-    def aliases(self) -> dict[str, dict[str, str]]:
+    def families(self) -> dict[str, Registered]:
         self.polled.set()
         if self.down:
             raise Unavailable("MLflow is down.")
-        return {name: dict(found) for name, found in self.table.items()}
+        return {
+            name: Registered(dict(found), dict(self.tags)) for name, found in self.table.items()
+        }
 
     def version(self, family: str, version: str) -> ModelVersion:
         if version not in self.files:
@@ -158,3 +164,40 @@ def test_any_version_may_be_asked_for(make: Callable[[], Any]) -> None:
     assert watcher.version("waves", "2")[2] == b"two"
     with pytest.raises(NotFound):
         watcher.version("waves", "9")
+
+
+def test_a_replica_is_told_of_a_trial_and_its_counts_are_summed(
+    make: Callable[[], Any], registry: HandRegistry
+) -> None:
+    watcher = make()
+    assert watcher.trial("r1", "waves", None, None, 0) is None
+    rollout = Rollout(id="t1", version="2", percent=10)
+    registry.tags[ROLLOUT_TAG] = msgspec.json.encode(rollout).decode()
+    registry.table["waves"]["challenger"] = "2"
+    told, _, data = watcher.trial("r1", "waves", None, None, 5)
+    assert (told, data) == (rollout, b"two")
+    for replica, requests in (("r1", 3), ("r2", 4), ("r1", 5)):
+        assert watcher.trial(replica, "waves", "t1", Tried(requests=requests), 0) is None
+    assert watcher.tried("waves", "t1").requests == 9
+    assert watcher.tried("waves", "another") is None
+
+
+def test_the_end_of_a_trial_is_told(make: Callable[[], Any], registry: HandRegistry) -> None:
+    rollout = Rollout(id="t1", version="2", percent=10)
+    registry.tags[ROLLOUT_TAG] = msgspec.json.encode(rollout).decode()
+    registry.table["waves"]["challenger"] = "2"
+    watcher = make()
+    watcher.trial("r1", "waves", None, None, 5)
+    del registry.table["waves"]["challenger"]
+    assert watcher.trial("r1", "waves", "t1", Tried(), 5) == (None, "", "")
+
+
+def test_a_challenger_without_a_file_is_told_with_the_reason(
+    make: Callable[[], Any], registry: HandRegistry
+) -> None:
+    registry.files["2"] = b"missing"
+    rollout = Rollout(id="t1", version="2", percent=10)
+    registry.tags[ROLLOUT_TAG] = msgspec.json.encode(rollout).decode()
+    registry.table["waves"]["challenger"] = "2"
+    told, sha256, reason = make().trial("r1", "waves", None, None, 5)
+    assert (told, sha256, reason) == (rollout, "", "its file is missing")

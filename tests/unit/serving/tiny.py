@@ -13,6 +13,7 @@ from raysys.errors import NotFound, Unavailable
 from raysys.families.base import Array, Family, Gate, Series, Table
 from raysys.records import LoadedVersion
 from raysys.serving.offers import Offer
+from raysys.serving.rollout import Rollout, Tried
 
 
 class Fruit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -104,6 +105,8 @@ class HandOffers:
     def __init__(self, champion: Offer | None = None) -> None:
         self.versions: dict[str, Offer] = {}
         self.states: list[LoadedVersion] = []
+        self.rollout: Rollout | None = None
+        self.tried: Tried | None = None
         self.down = False
         self.champion: Offer | None = None
         self._changed = asyncio.Event()
@@ -138,3 +141,15 @@ class HandOffers:
         if version not in self.versions:
             raise NotFound(f"{family} has no version {version}.")
         return self.versions[version]
+
+    async def trial(
+        self, replica: str, family: str, known: str | None, tried: Tried | None, wait_seconds: float
+    ) -> tuple[Rollout | None, Offer | str] | None:
+        """See `Offers.trial`."""
+        self.tried = tried
+        if (self.rollout.id if self.rollout else None) == known:
+            await asyncio.sleep(0.001)
+            return None
+        if self.rollout is None:
+            return None, ""
+        return self.rollout, await self.version(family, self.rollout.version)
