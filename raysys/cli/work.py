@@ -13,7 +13,7 @@ import typer
 from raysys import families
 from raysys.cli import screen
 from raysys.cli.context import AsJson, FamilyName, Wait, opened
-from raysys.cli.runs import finish
+from raysys.cli.runs import started
 from raysys.errors import InvalidInput, RaysysError, Unavailable
 from raysys.records import CrawlReport, TrainReport, revive
 from raysys.settings import Settings
@@ -37,8 +37,7 @@ def crawl(
         raise typer.BadParameter(f"--since {days[0]} lies after --until {days[1]}")
     with opened() as runtime:
         id = runtime.durable.start("crawl", family, *days)
-        screen.say(id)
-        run = finish(runtime.durable, id) if wait else None
+        run = started(runtime.durable, id, wait=wait, as_json=as_json)
     if run:
         report = revive(run.output, CrawlReport)
         screen.show_json(report) if as_json else screen.say(crawl_sentence(report))
@@ -57,8 +56,7 @@ def train(
     """Search, train, judge and, when it is better, promote a model, as a durable run; prints its id."""
     with opened() as runtime:
         id = runtime.durable.start("train", family, trials)
-        screen.say(id)
-        run = finish(runtime.durable, id) if wait else None
+        run = started(runtime.durable, id, wait=wait, as_json=as_json)
     if run:
         report = revive(run.output, TrainReport)
         screen.show_json(report) if as_json else show_training(report)
