@@ -120,6 +120,16 @@ def delete(id: RunId) -> None:
     screen.say(f"{id} is deleted.")
 
 
+def started(client: Client, id: str, *, wait: bool, as_json: bool) -> Run | None:
+    """Tell the id of a run that was just started; with `wait`, return it when it has succeeded."""
+    if not wait:
+        screen.show_json({"id": id}) if as_json else screen.say(id)
+        return None
+    # A program that asked for JSON gets the outcome alone on standard output.
+    screen.note(id) if as_json else screen.say(id)
+    return finish(client, id)
+
+
 def finish(client: Client, id: str) -> Run:
     """Show a run's progress until it ends; end with exit code 1 when it did not succeed."""
     show_progress(client, id)
