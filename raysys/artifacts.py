@@ -59,6 +59,30 @@ class Artifacts:
         """Tell whether there is something at the address."""
         return bool(_open(uri).exists(uri))
 
+    def names(self, path: str) -> list[str]:
+        """Return the names of what lies directly below `path`, in order; none where nothing is."""
+        uri = self.uri(path)
+        try:
+            found = _open(uri).ls(uri, detail=False)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise Unavailable(
+                f"{uri} could not be listed: {error}. Is the artifact store there?", uri=uri
+            ) from error
+        return sorted(str(each).rstrip("/").rsplit("/", 1)[-1] for each in found)
+
+    def remove(self, uri: str) -> bool:
+        """Remove what is at the address, with all below it; return whether there was anything."""
+        store = _open(uri)
+        try:
+            store.rm(uri, recursive=True)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise Unavailable(f"{uri} could not be removed: {error}.", uri=uri) from error
+        return True
+
 
 def _open(uri: str) -> Any:
     return fsspec.url_to_fs(uri)[0]

@@ -7,6 +7,7 @@ import logging
 import secrets
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from raysys.errors import RaysysError, Unavailable, WorkflowError
@@ -171,6 +172,14 @@ def place() -> Place:
         pid=os.getpid(),
         task_id=context.get_task_id() or "",
     )
+
+
+def output_files() -> list[Path]:
+    """Return the files that this process's standard output and error go to; none outside a worker of Ray."""
+    from ray._private.worker import global_worker
+
+    paths = (global_worker.get_out_file_path(), global_worker.get_err_file_path())
+    return [Path(path) for path in paths if path]
 
 
 class Task:

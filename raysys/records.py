@@ -190,7 +190,10 @@ class Event(Record, frozen=True):
 
 
 class TrainReport(Record, frozen=True):
-    """The outcome of a training: what was made, how it scored, and whether it serves."""
+    """The outcome of a training: what was made, how it scored, and whether it serves.
+
+    `search_metric` is the winner's metric on the validation rows, or over the folds, of the search.
+    """
 
     family: str
     snapshot: str
@@ -202,7 +205,29 @@ class TrainReport(Record, frozen=True):
     evaluation: Evaluation
     verdict: Verdict
     promoted: bool
+    search_metric: float
     best: dict[str, Any] = {}
+
+
+class Level(Record, frozen=True):
+    """A measured value by its name and labels, with a sentence `about` what it is."""
+
+    name: str
+    about: str
+    value: float
+    labels: dict[str, str]
+
+
+class MaintenanceReport(Record, frozen=True):
+    """What a maintenance removed (or would, in a dry run): how many of each kind, and the first names.
+
+    `closed` names the cancelled trainings whose MLflow runs were still open.
+    """
+
+    dry_run: bool
+    removed: dict[str, int]
+    names: dict[str, list[str]] = {}
+    closed: list[str] = []
 
 
 class LoadedVersion(Record, frozen=True):
@@ -246,7 +271,10 @@ class Run(Record, frozen=True):
 
 
 class StepRun(Record, frozen=True):
-    """A step of a run; `where` is the node and process that ran it, `child` the run that it started."""
+    """A step of a run; `where` is the node and process that ran it, `child` the run that it started.
+
+    `task_id` is Ray's id of the task that did it last.
+    """
 
     number: int
     name: str
@@ -256,6 +284,7 @@ class StepRun(Record, frozen=True):
     ended_at: datetime | None = None
     seconds: float | None = None
     where: str | None = None
+    task_id: str | None = None
     output: Any = None
     error: str | None = None
     child: str | None = None

@@ -118,6 +118,16 @@ class Tracking:
         with self._translated():
             self._client.set_terminated(run_id, status)
 
+    def close_left(self, run_id: str) -> int:
+        """End a run and its trials as KILLED where they still run; return how many that were."""
+        with self._translated():
+            run = self._client.get_run(run_id)
+            trials = self._search(run.info.experiment_id, {PARENT_TAG: run_id})
+            left = [each for each in (run, *trials) if each.info.status == "RUNNING"]
+            for each in left:
+                self._client.set_terminated(each.info.run_id, "KILLED")
+            return len(left)
+
     # -- what a run holds ----------------------------------------------------------------------
 
     def log_params(self, run_id: str, params: Mapping[str, Any]) -> None:

@@ -123,11 +123,15 @@ def plan_windows(family: str, since: str | None, until: str | None) -> Plan:
             source,
             since=_date(since, "since"),
             until=_date(until, "until"),
-            now=datetime.now(UTC),
+            now=_now(),
             history_days=runtime.settings.atmos_history_days,
         )
         durable.notify(f"{len(windows)} windows to ask {source.name} for", total=len(windows))
         return Plan(source=source.name, series=source.series, windows=windows)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _date(text: str | None, name: str) -> date | None:
@@ -151,7 +155,7 @@ def fetch(family: str, windows: list[Window], before: int, total: int) -> Batch:
     failed: list[Failure] = []
     with Runtime() as runtime, open_source(runtime.settings) as source:
         for done, window in enumerate(windows, start=before + 1):
-            now = datetime.now(UTC)
+            now = _now()
             try:
                 report = pipeline.fetch_window(
                     runtime.engine, source, family, window, workflow_id=run_id, now=now

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from raysys import families
 from raysys.families.base import Series
 from raysys.records import Schedule
 from raysys.runtime import Runtime
 from raysys.settings import Settings
+from workflows import train
 
 CRAWL_CRON = "17 */6 * * *"
 TRAIN_CRON = "47 3 * * *"
+MAINTENANCE_CRON = "33 4 * * *"
+MONITOR_CRON = "7 * * * *"
 
 
 def table(settings: Settings) -> list[Schedule]:
@@ -31,23 +36,39 @@ def table(settings: Settings) -> list[Schedule]:
             )
             for name in names
         ),
+        Schedule(name="maintenance", workflow="maintenance", args=[], cron=MAINTENANCE_CRON),
+        Schedule(name="monitor", workflow="monitor", args=[], cron=MONITOR_CRON),
     ]
 
 
 def nothing_new(family: str) -> str:
-    """Return why a training of `family` would learn nothing new, or an empty text."""
+    """Return why a training of `family` would learn nothing new, or an empty text.
+
+    What counts is when a row was stored last, and when the last training that succeeded took its snapshot.
+    """
     from raysys.sources import series_name
-    from raysys.store import examples, observations, snapshots
+    from raysys.store import examples, observations
 
     with Runtime() as runtime:
-        last = snapshots.latest(runtime.engine, family)
         if isinstance(families.get(family).data, Series):
-            _, newest, rows = observations.span(runtime.engine, series_name(runtime.settings))
-            until = last.time_to if last is not None else None
-            known = until is not None and newest is not None and newest <= until
+            newest = observations.newest(runtime.engine, series_name(runtime.settings))
         else:
-            rows = examples.count(runtime.engine, family)
-            known = last is not None and rows <= last.rows
-    if rows == 0:
+            newest = examples.newest(runtime.engine, family)
+        trained = _trained_at(runtime, family)
+    if newest is None:
         return f"{family} has no rows yet"
-    return f"{family} has no rows that its last snapshot lacks" if known else ""
+    known = trained is not None and newest <= trained
+    return f"{family} has no rows that its last training lacked" if known else ""
+
+
+def _trained_at(runtime: Runtime, family: str) -> datetime | None:
+    """Return when the last training of `family` began to read its rows; None when that did not succeed."""
+    from raysys.store import events
+
+    taken = events.latest(runtime.engine, train.take_snapshot.name, family)
+    if taken is None:
+        return None
+    story = [event for _, event in events.after(runtime.engine, taken.workflow_id)]
+    if not any(event.step == "run" and event.message == "succeeded" for event in story):
+        return None
+    return next(event.at for event in story if event.step == taken.step)

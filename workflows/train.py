@@ -85,6 +85,7 @@ def _trained(family: str, trials: int | None, taken: Taken, run_id: str) -> Trai
         evaluation=judged.evaluation,
         verdict=judged.verdict,
         promoted=judged.verdict.passed,
+        search_metric=found.metric,
         best=found.config,
     )
 
@@ -105,7 +106,8 @@ def take_snapshot(family: str) -> Taken:
             workflow_id=durable.workflow_id(),
             now=datetime.now(UTC),
         )
-    durable.notify(f"snapshot {taken.hash[:12]} of {taken.rows} rows", snapshot=taken.hash)
+    message = f"snapshot {taken.hash[:12]} of {taken.rows} rows"
+    durable.notify(message, snapshot=taken.hash, family=family)
     return Taken(hash=taken.hash, rows=taken.rows)
 
 
@@ -169,7 +171,7 @@ def _snapshot(runtime: Runtime, family: str, name: str) -> Snapshot:
     return snapshots.get(runtime.engine, family, name)
 
 
-@durable.step(where="ray", num_cpus=1)
+@durable.step(where="ray", num_cpus="trial_cpus")
 def refit(family: str, snapshot: str, run_id: str, study: str) -> ModelFile:
     """Fit the winner on all training rows, export it to ONNX, and compare the two on held-out rows."""
     from raysys.pipelines import train as pipeline

@@ -7,7 +7,7 @@ from raysys.durable.service import Service
 from raysys.settings import Settings
 from workflows import schedules
 
-MODULES = ("workflows.canary", "workflows.crawl", "workflows.train")
+MODULES = ("workflows.canary", "workflows.crawl", "workflows.train", "workflows.maintenance", "workflows.monitor")
 
 
 class Worker(Service):

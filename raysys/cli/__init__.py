@@ -8,7 +8,18 @@ from typing import Annotated
 
 import typer
 
-from raysys.cli import bench, data, demo, machine, models, runs, schedules, screen, work
+from raysys.cli import (
+    bench,
+    data,
+    demo,
+    machine,
+    maintenance,
+    models,
+    runs,
+    schedules,
+    screen,
+    work,
+)
 from raysys.errors import RaysysError
 
 COMMANDS = "raysys.commands"  # the entry points of other packages' commands
@@ -28,6 +39,7 @@ app.command()(bench.bench)
 app.command()(work.crawl)
 app.command()(work.train)
 app.command()(work.predict)
+app.command()(maintenance.maintain)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +20,11 @@ from raysys.cli import screen
 from raysys.cli.context import AsJson, opened
 from raysys.durable import Client
 from raysys.errors import WorkflowError
-from raysys.records import Event, Run
+from raysys.pipelines import retention
+from raysys.records import Event, Run, StepRun
+from raysys.settings import Settings
+
+LOG_LINES = 20
 
 app = typer.Typer(no_args_is_help=True, help="Workflow runs and their steps.")
 
@@ -64,8 +69,19 @@ def show(
             show_progress(runtime.durable, id)
         run, steps = runtime.durable.run(id), runtime.durable.steps(id)
         events = [event for _, event in runtime.durable.events(id)]
+        log = runtime.durable.log(id, LOG_LINES)
+        links = links_of(runtime.settings, steps, events)
     if as_json:
-        screen.show_json({"run": run, "steps": steps, "events": events})
+        where, lines = log or (None, [])
+        screen.show_json(
+            {
+                "run": run,
+                "steps": steps,
+                "events": events,
+                "links": links,
+                "log": {"uri": where, "tail": lines},
+            }
+        )
         return
     screen.say(
         f"{run.id}: {run.status}" + (f" ({run.error_type}: {run.error})" if run.error else "")
@@ -81,6 +97,27 @@ def show(
     )
     for event in events[-15:]:
         screen.say(line_of(event))
+    if log is not None:
+        where, lines = log
+        screen.say(f"The end of {where}")
+        for line in lines:
+            screen.say(f"  {line}")
+    for name, url in links.items():
+        screen.say(f"{name:12} {url}")
+
+
+def links_of(
+    settings: Settings, steps: Sequence[StepRun], events: Sequence[Event]
+) -> dict[str, str]:
+    """Return the pages of the run's MLflow run and of its latest Ray task, where it has them."""
+    links = {}
+    tracked = [event.fields["run_id"] for event in events if "run_id" in event.fields]
+    if tracked:
+        links["MLflow run"] = f"{settings.tracking_uri}/#/runs/{tracked[0]}"
+    tasks = [step.task_id for step in steps if step.task_id]
+    if tasks:  # the last eight digits of a task's id are its job's
+        links["Ray task"] = f"{settings.dashboard_url}/#/jobs/{tasks[-1][-8:]}/tasks/{tasks[-1]}"
+    return links
 
 
 @app.command("cancel")
@@ -114,9 +151,13 @@ def fork(
 
 @app.command("delete")
 def delete(id: RunId) -> None:
-    """Forget a run that has ended."""
+    """Forget a run that has ended, with its events, logs and study."""
     with opened() as runtime:
-        runtime.durable.delete(id)
+        client = runtime.durable
+        run = client.run(id)
+        if not run.ended:
+            client.delete(id)  # which refuses, and says why
+        retention.forget_run(client, runtime.engine, runtime.artifacts, run)
     screen.say(f"{id} is deleted.")
 
 

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from msgspec.structs import replace
 
 from raysys import db
-from raysys.durable import codec, flow, queues
+from raysys.artifacts import Artifacts
+from raysys.durable import codec, flow, journal, queues
 from raysys.durable.flow import Workflow
 from raysys.errors import Conflict, InvalidInput, NotFound, RaysysError, WorkflowError
 from raysys.records import Event, Run, RunStatus, Schedule, StepRun
@@ -35,6 +36,7 @@ Events: TypeAlias = list[Event]
 Told: TypeAlias = list[tuple[int, Event]]
 Schedules: TypeAlias = list[Schedule]
 Ids: TypeAlias = list[str]
+Lines: TypeAlias = list[str]
 _STATUS: dict[str, RunStatus] = {
     "ENQUEUED": "PENDING",
     "DELAYED": "PENDING",
@@ -61,6 +63,7 @@ class Client:
         self._settings = settings
         self._version = system.VERSION
         self._events = db.open_engine(settings.database)
+        self._artifacts = Artifacts(settings.artifact_root)
         self._system = system.open_sqlite(settings)
         self._dbos: DBOSClient = DBOSClient(
             system_database_url=settings.workflow_database,
@@ -217,6 +220,10 @@ class Client:
                 break
         return found
 
+    def history(self) -> Iterator[Run]:
+        """Yield every run, newest first, those of the engine itself too."""
+        return (self._run(row) for row in self._rows(None, newest_first=True))
+
     def _rows(self, name: str | None, newest_first: bool) -> Iterator[WorkflowStatus]:
         offset = 0
         while True:
@@ -275,6 +282,14 @@ class Client:
     def events(self, workflow_id: str, after: int = 0) -> Told:
         """Return what the run told after the event numbered `after`, with the numbers."""
         return events.after(self._events, workflow_id, after)
+
+    def log(self, workflow_id: str, lines: int = 20) -> tuple[str, Lines] | None:
+        """Return the address and the last lines of what the run's latest step wrote; None before its first."""
+        names = journal.names(self._artifacts, workflow_id)
+        if not names:
+            return None
+        text = journal.read(self._artifacts, workflow_id, names[-1])
+        return journal.uri(self._artifacts, workflow_id, names[-1]), text.splitlines()[-lines:]
 
     def follow(
         self,
@@ -503,6 +518,8 @@ def _text(error: Any) -> str | None:
 def _step(number: int, row: StepInfo | None, told: Sequence[Event]) -> StepRun:
     kinds = Counter(event.fields.get("kind") for event in told)
     places = [event.fields["where"] for event in told if "where" in event.fields]
+    tasks = [event.fields["ray_task"] for event in told if "ray_task" in event.fields]
+    task_id = tasks[-1] if tasks else None
     started = next((event.at for event in told if event.fields.get("kind") == "started"), None)
     if row is None:
         last = told[-1].fields.get("kind")
@@ -513,6 +530,7 @@ def _step(number: int, row: StepInfo | None, told: Sequence[Event]) -> StepRun:
             attempts=max(kinds["started"], kinds["running"]),
             started_at=started,
             where=places[-1] if places else None,
+            task_id=task_id,
         )
     began, ended = _moment(row["started_at_epoch_ms"]), _moment(row["completed_at_epoch_ms"])
     return StepRun(
@@ -524,6 +542,7 @@ def _step(number: int, row: StepInfo | None, told: Sequence[Event]) -> StepRun:
         ended_at=ended,
         seconds=(ended - began).total_seconds() if began and ended else None,
         where=places[-1] if places else None,
+        task_id=task_id,
         output=row["output"],
         error=_text(row["error"]),
         child=row["child_workflow_id"],

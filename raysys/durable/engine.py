@@ -13,7 +13,7 @@ from dbos._context import get_local_dbos_context
 from dbos._dbos import _get_dbos_instance
 from dbos._error import DBOSWorkflowCancelledError
 
-from raysys import cluster, db, log
+from raysys import cluster, db, log, metrics
 from raysys.durable import codec, context, flow, queues, remote, system, ticks
 from raysys.durable.context import Position
 from raysys.durable.flow import Step, Workflow
@@ -26,7 +26,6 @@ THREADS = 64  # runs at once in one worker; each waits in a thread of its own
 BASE_CONCURRENCY = 16  # runs at once of a workflow that is about no family
 WAIT_SECONDS = 0.5
 CANCEL_CHECK_SECONDS = 1.0
-EVENT_SLICE_SECONDS = 300.0
 LONGEST_RETRY_SECONDS = 300.0
 
 
@@ -42,6 +41,7 @@ class Engine:
         self._stopping = threading.Event()
         self._events: sa.Engine | None = None
         self._system: sa.Engine | None = None
+        self._work = metrics.Work()
 
     def __enter__(self) -> Engine:
         self.open()
@@ -150,17 +150,21 @@ class Engine:
     ) -> Any:
         run_id = str(DBOS.workflow_id)
         what = f"Workflow {workflow.name}"
-        with context.in_run(self, run_id), log.bound(family=queues.family_of(args)):
+        family = queues.family_of(args) or ""
+        began = time.monotonic()
+        with context.in_run(self, run_id), log.bound(family=family):
             self._record(Position(workflow_id=run_id, number=0, step="run"), "started", kind="run")
             try:
                 result = codec.outcome(workflow.function(*args, **kwargs), what)
             except Exception as error:
                 failure = codec.translated(error, what)
                 self._ended(run_id, failure)
+                self._work.run_ended(workflow.name, family, "FAILED", time.monotonic() - began)
                 if failure is error:
                     raise
                 raise failure from error
             self._ended(run_id, None)
+            self._work.run_ended(workflow.name, family, "SUCCESSFUL", time.monotonic() - began)
             return result
 
     def _called(self, target: str, args: Sequence[Any]) -> Any:
@@ -242,11 +246,13 @@ class Engine:
                 raise
             raise failure from error
         seconds = round(time.monotonic() - began, 3)
+        self._work.step_ended(step.name, "SUCCESSFUL", seconds)
         self._record(position, "done", kind="done", where=where, seconds=seconds)
         return result
 
     def _failed(self, position: Position, failure: RaysysError, seconds: float) -> None:
         self._log.error("step.failed", step=position.step, error=failure.message)
+        self._work.step_ended(position.step, "FAILED", seconds)
         message = f"failed: {failure.message}"
         fields = {k: failure.fields[k] for k in ("error_type", "where") if k in failure.fields}
         self._record(position, message, kind="failed", seconds=round(seconds, 3), **fields)
@@ -276,7 +282,7 @@ class Engine:
             args,
             kwargs,
             name=f"{position.workflow_id}:{step.name}",
-            num_cpus=step.num_cpus,
+            num_cpus=self._cpus(step),
             memory=step.memory,
             resources=step.resources,
             max_retries=step.max_retries,
@@ -286,6 +292,11 @@ class Engine:
         if outcome.error is not None:
             raise codec.unpack(outcome.error)
         return outcome.where, outcome.result
+
+    def _cpus(self, step: Step[..., Any]) -> float:
+        if isinstance(step.num_cpus, str):
+            return float(getattr(self._settings, step.num_cpus))
+        return step.num_cpus
 
     def _await(self, task: cluster.Task, step: Step[..., Any], position: Position) -> None:
         began = checked = time.monotonic()
@@ -344,16 +355,33 @@ class Engine:
         until = DBOS.run_step({"name": "sleep"}, lambda: time.time() + seconds)
         self._pause(run_id, until - time.time())
 
-    def receive(self, topic: str, timeout_seconds: float | None) -> Any:
+    def receive(self, run_id: str, topic: str, timeout_seconds: float | None) -> Any:
         """Return the next event of `topic` that was sent to this run; None when the time is over."""
-        left = float("inf") if timeout_seconds is None else timeout_seconds
-        while left > 0:
-            # In slices: a run that waits is not woken by its own cancellation.
-            value = DBOS.recv(topic, timeout_seconds=min(left, EVENT_SLICE_SECONDS))
-            if value is not None:
-                return value
-            left -= EVENT_SLICE_SECONDS
-        return None
+        until = None
+        if timeout_seconds is not None:
+            until = DBOS.run_step({"name": "deadline"}, lambda: time.time() + timeout_seconds)
+        # DBOS's own waiting does not see that the run was cancelled.
+        DBOS.run_step({"name": "wait_for_event"}, self._await_event, run_id, topic, until)
+        return DBOS.recv(topic, timeout_seconds=0)
+
+    def _await_event(self, run_id: str, topic: str, until: float | None) -> None:
+        while not self._arrived(run_id, topic):
+            left = WAIT_SECONDS if until is None else until - time.time()
+            if left <= 0:
+                return
+            self._pause(run_id, min(left, WAIT_SECONDS))
+
+    def _arrived(self, run_id: str, topic: str) -> bool:
+        system_db = _get_dbos_instance()._sys_db
+        table = system_db.tables.notifications
+        query = sa.select(table.c.topic).where(
+            table.c.destination_uuid == run_id, table.c.topic == topic, ~table.c.consumed
+        )
+        try:
+            with system_db.engine.connect() as connection:
+                return connection.execute(query).first() is not None
+        except sa.exc.SQLAlchemyError:
+            return False  # while the database does not answer, nothing arrived
 
     def send(self, run_id: str, topic: str, value: Any) -> None:
         """Send an event to another run, once."""

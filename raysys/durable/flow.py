@@ -77,7 +77,7 @@ class Step(Generic[P, R]):
         self.function = function
         self.name = name
         self.where: Where = options["where"]
-        self.num_cpus: float = options["num_cpus"]
+        self.num_cpus: float | str = options["num_cpus"]
         self.memory: int | None = options["memory"]
         self.resources: dict[str, float] | None = options["resources"]
         self.max_retries: int = options["max_retries"]
@@ -144,7 +144,7 @@ def step(
     *,
     where: Where = "worker",
     name: str | None = None,
-    num_cpus: float = 1,
+    num_cpus: float | str = 1,
     memory: int | None = None,
     resources: dict[str, float] | None = None,
     max_retries: int = RETRIES,
@@ -156,9 +156,10 @@ def step(
 ) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Make a function a step, done in the worker's process or as a Ray task with these resources.
 
+    `num_cpus` is a number or the name of the setting that holds it, `memory` is in bytes.
     `max_retries` is how often a step is begun again after its process or node died, or after an error of a class in
-    `retry_on`, with pauses from `retry_seconds` on that double. `timeout_seconds` ends a Ray task. `memory` is in
-    bytes. `spawns` says that the step starts Ray tasks, actors or placement groups itself: it then has a process of
+    `retry_on`, with pauses from `retry_seconds` on that double. `timeout_seconds` ends a Ray task.
+    `spawns` says that the step starts Ray tasks, actors or placement groups itself: it then has a process of
     its own, and these end with it. With `catch_exceptions` the step gives `[result, None]`, or `[None, message]`
     instead of an error.
     """

@@ -9,7 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from raysys import cluster, db, log
-from raysys.durable import codec, context
+from raysys.artifacts import Artifacts
+from raysys.durable import codec, context, journal
 from raysys.durable.context import Position
 from raysys.errors import Unavailable
 from raysys.records import Event, Record
@@ -57,8 +58,8 @@ def execute(
     place = cluster.place()
     where = f"{place.node}:{place.pid}"
     logger = log.get("step")
-    _settings()
-    with context.in_step(position, append):
+    keeping = journal.kept(Artifacts(_settings().artifact_root), position)
+    with keeping, context.in_step(position, append):
         context.notify("running", kind="running", where=where, ray_task=place.task_id)
         logger.info("step.running", where=where, thread=threading.current_thread().name)
         try:

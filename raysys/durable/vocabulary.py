@@ -108,8 +108,8 @@ def send_event(workflow_id: str, topic: str, value: Any) -> None:
 
 def wait_for_event(topic: str, timeout_seconds: float | None = None) -> Any:
     """Wait in the body of a workflow for an event of `topic`; None when the time is over."""
-    engine, _ = context.body()
-    return engine.receive(topic, timeout_seconds)
+    engine, run_id = context.body()
+    return engine.receive(run_id, topic, timeout_seconds)
 
 
 def sleep(seconds: float) -> None:

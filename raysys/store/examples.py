@@ -102,3 +102,11 @@ def _wanted(family: str) -> sa.ColumnElement[bool]:
     other = examples.alias()
     observed = sa.exists().where(other.c.family == family, other.c.source != SIMULATED)
     return sa.or_(examples.c.source != SIMULATED, sa.not_(observed))
+
+
+def newest(engine: sa.Engine, family: str) -> datetime | None:
+    """Return when a row of `family` was stored last, or None without rows."""
+    query = sa.select(sa.func.max(examples.c.stored_at)).where(examples.c.family == family)
+    with db.reading(engine) as connection:
+        found: datetime | None = connection.execute(query).scalar_one()
+        return found

@@ -131,3 +131,22 @@ def sources(engine: sa.Engine, series: str) -> dict[str, int]:
     )
     with db.reading(engine) as connection:
         return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def newest(engine: sa.Engine, series: str) -> datetime | None:
+    """Return when a row of `series` was stored last, or None without rows."""
+    query = sa.select(sa.func.max(observations.c.stored_at)).where(observations.c.series == series)
+    with db.reading(engine) as connection:
+        found: datetime | None = connection.execute(query).scalar_one()
+        return found
+
+
+def count(engine: sa.Engine, series: str, since: datetime, until: datetime) -> int:
+    """Return how many hours of `series` are stored from `since` to `until`, both included."""
+    query = (
+        sa.select(sa.func.count())
+        .where(observations.c.series == series)
+        .where(observations.c.time.between(since, until))
+    )
+    with db.reading(engine) as connection:
+        return int(connection.execute(query).scalar_one())

@@ -44,6 +44,24 @@ def latest(engine: sa.Engine, family: str) -> Snapshot | None:
     return None if row is None else _snapshot(row)
 
 
+def every(engine: sa.Engine, family: str) -> list[Snapshot]:
+    """Return the snapshots of `family`, newest first."""
+    query = sa.select(snapshots).where(snapshots.c.family == family)
+    with db.reading(engine) as connection:
+        rows = connection.execute(
+            query.order_by(snapshots.c.created_at.desc(), snapshots.c.hash)
+        ).all()
+    return [_snapshot(row) for row in rows]
+
+
+def forget(engine: sa.Engine, family: str, hash: str) -> None:
+    """Remove a snapshot from the register; one that is not there stays away."""
+    with db.writing(engine) as connection:
+        connection.execute(
+            sa.delete(snapshots).where(snapshots.c.family == family, snapshots.c.hash == hash)
+        )
+
+
 def _named(family: str, hash: str) -> sa.Select[Any]:
     return sa.select(snapshots).where(snapshots.c.family == family, snapshots.c.hash == hash)
 

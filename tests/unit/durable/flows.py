@@ -73,3 +73,13 @@ def counting(steps: int, seconds: float) -> int:
 @durable.workflow()
 def about(family: str) -> str:
     return family
+
+
+@durable.workflow()
+def listening(timeout_seconds: float | None) -> object:
+    return durable.wait_for_event("news", timeout_seconds)
+
+
+@durable.workflow()
+def refusing() -> None:
+    refuse("no")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from raysys import durable
+from raysys import durable, metrics
 from raysys.durable import Client, system, ticks
+from raysys.durable import engine as engine_module
 from raysys.durable.engine import Engine
 from raysys.errors import Conflict, InvalidInput, NotFound, Unavailable
 from raysys.records import Schedule
@@ -145,6 +147,52 @@ def _settled(client: Client, count: int) -> list[durable.Run]:
     ):
         assert time.monotonic() < deadline
     return runs
+
+
+def test_event_ends_a_wait_and_time_does(client: Client) -> None:
+    run_id = client.start("listening", None)
+    client.send(run_id, "news", [1, 2])
+    assert client.output(run_id, 20) == [1, 2]
+    assert client.output(client.start("listening", 0.01), 20) is None
+
+
+def test_run_that_waits_for_an_event_notices_its_cancellation(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits, ended = threading.Event(), threading.Event()
+    wait = engine_module.Engine._await_event
+
+    def watched(self: Engine, run_id: str, topic: str, until: float | None) -> None:
+        waits.set()
+        try:
+            wait(self, run_id, topic, until)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(engine_module.Engine, "_await_event", watched)
+    run_id = client.start("listening", None)
+    assert waits.wait(10)
+    client.cancel(run_id)
+    assert ended.wait(5), "its thread still waits"
+    assert client.run(run_id).status == "CANCELED"
+
+
+def test_runs_and_steps_are_counted_by_their_outcome(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[tuple[str, ...]] = []
+    work = metrics.Work
+    monkeypatch.setattr(work, "run_ended", lambda _, *of: counted.append(("run", *of[:3])))
+    monkeypatch.setattr(work, "step_ended", lambda _, *of: counted.append(("step", *of[:2])))
+    client.wait(client.start("adding", 1, 1), 20)
+    with pytest.raises(Conflict):
+        client.output(client.start("refusing"), 20)
+    assert counted == [
+        ("step", "add", "SUCCESSFUL"),
+        ("run", "adding", "", "SUCCESSFUL"),
+        ("step", "refuse", "FAILED"),
+        ("run", "refusing", "", "FAILED"),
+    ]
 
 
 def test_client_without_a_database_says_what_to_do(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -15,6 +15,7 @@ from raysys import durable
 from raysys.errors import InvalidInput, QuotaExhausted, SourceBusy, SourceError
 from raysys.records import Window
 from raysys.settings import Settings
+from tests import kma
 from workflows import crawl
 
 if TYPE_CHECKING:
@@ -117,3 +118,42 @@ def test_what_cannot_be_crawled_is_refused(
     offer(monkeypatch, Days({}))
     with pytest.raises(InvalidInput):
         crawl.crawl(family, since)
+
+
+@pytest.mark.usefixtures("engine")
+def test_one_crawl_fills_the_hole_of_a_day_of_failed_ones(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The service is away at four of the clock's ticks, as long as a day."""
+    first = datetime(2024, 3, 1, 3, 17, tzinfo=UTC)  # 12:17 in Seoul: all of yesterday is out
+    hours = (datetime.fromisoformat("2024-02-01") + timedelta(hours=h) for h in range(40 * 24))
+    station = {h: kma.make_item({"time": f"{h:%Y-%m-%d %H:%M}", "tmp": "1.5"}) for h in hours}
+    clock = [first]
+    monkeypatch.setattr(crawl, "_now", lambda: clock[0])
+    away: list[int] = []
+    with kma.KmaServer(
+        station,
+        faults=lambda _: "http_500" if away else None,
+        today=lambda: clock[0].astimezone(kma.KST).date(),
+    ) as server:
+        for name, value in {
+            "RAYSYS_ATMOS_SOURCE": "kma",
+            "RAYSYS_KMA_BASE_URL": server.url,
+            "RAYSYS_SOURCE_ATTEMPTS": "2",
+            "RAYSYS_SOURCE_BACKOFF_SECONDS": "0.001",
+            "RAYSYS_ATMOS_HISTORY_DAYS": "10",
+        }.items():
+            monkeypatch.setenv(name, value)
+        assert crawl.crawl("atmos")["new"] == 10 * 24
+        away.append(1)
+        for _ in range(4):
+            clock[0] += timedelta(hours=6)
+            with suppress(SourceError):  # raised once the day that is missing is over
+                assert crawl.crawl("atmos")["new"] == 0
+        away.clear()
+        clock[0] += timedelta(hours=6)
+        asked = len(server.queries)
+        report = crawl.crawl("atmos")
+        assert (report["new"], report["windows"], report["failed"]) == (24, 1, [])
+        assert len(server.queries) == asked + 1
+        assert crawl.crawl("atmos")["windows"] == 0

@@ -7,10 +7,10 @@ import pytest
 import sqlalchemy as sa
 
 from raysys.durable import flow
-from raysys.records import Snapshot
+from raysys.records import Event
 from raysys.settings import Settings
-from raysys.store import examples, snapshots
-from workflows import crawl, schedules, train
+from raysys.store import events, examples
+from workflows import crawl, maintenance, monitor, schedules, train
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 
@@ -26,17 +26,30 @@ def test_only_series_are_crawled_and_every_family_is_trained(settings: Settings)
     assert {"crawl-atmos", "train-atmos", "train-insurance"} <= set(planned)
     assert "crawl-insurance" not in planned
     assert {each.workflow for each in planned.values()} <= set(flow.registered())
-    assert {crawl.crawl.name, train.train.name} == {"crawl", "train"}
+    modules = (crawl.crawl, train.train, maintenance.maintenance, monitor.monitor)
+    assert {each.workflow for each in planned.values()} == {each.name for each in modules}
 
 
-def test_training_waits_for_rows_that_the_last_snapshot_lacks(engine: sa.Engine) -> None:
+@pytest.mark.parametrize("ending", ["succeeded", "failed: no trial ended"])
+def test_training_waits_for_rows_that_the_last_good_training_lacked(
+    engine: sa.Engine, ending: str
+) -> None:
     assert schedules.nothing_new("insurance") == "insurance has no rows yet"
     row = {"age": 30, "sex": "male", "bmi": 25.0, "children": 0, "smoker": "no"}
     row |= {"region": "southwest", "charges": 1000.0}
     add = {"family": "insurance", "source": "t", "workflow_id": None, "rejections": []}
     examples.add(engine, rows=[row], now=NOW, **add)
     assert schedules.nothing_new("insurance") == ""
-    snapshots.add(engine, Snapshot(hash="h", family="insurance", uri="u", rows=1, created_at=NOW))
-    assert "last snapshot" in schedules.nothing_new("insurance")
+    for step, message, fields in (
+        ("take_snapshot", "started", {}),
+        ("take_snapshot", "snapshot", {"family": "insurance"}),
+        ("take_snapshot", "snapshot", {"family": "atmos"}),
+        ("run", ending, {}),
+    ):
+        told = {"workflow_id": f"train-{fields}" if "atmos" in fields.values() else "train-1"}
+        at = NOW + timedelta(hours=1)
+        events.append(engine, Event(at=at, step=step, message=message, fields=fields, **told))
+    reason = schedules.nothing_new("insurance")
+    assert ("last training" in reason) == (ending == "succeeded")
     examples.add(engine, rows=[row | {"age": 31}], now=NOW + timedelta(days=1), **add)
     assert schedules.nothing_new("insurance") == ""
