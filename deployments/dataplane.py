@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
 from deployments.http import (
+    REQUEST_ID,
     Request,
     Response,
     answer,
@@ -17,6 +19,7 @@ from deployments.http import (
     expect_plain,
     problem_of,
 )
+from deployments.keys import Keys
 from deployments.open_inference import Codec, TensorSpec, output_tensor
 from deployments.rows import RowReader
 from raysys.errors import InvalidInput, NotFound, Unavailable
@@ -24,6 +27,7 @@ from raysys.families.base import Family
 from raysys.metrics import Tally
 from raysys.serving.follower import Follower
 from raysys.serving.loader import LoadedModel, example_rows
+from raysys.serving.prediction_log import Entry, PredictionLog
 from raysys.serving.trial import TrialFollower
 
 PLATFORM = "onnxruntime_onnx"
@@ -37,13 +41,22 @@ class Dataplane:
     """Answers the requests of one family with the model that its follower keeps."""
 
     def __init__(
-        self, family: Family, follower: Follower, tally: Tally, trials: TrialFollower | None = None
+        self,
+        family: Family,
+        follower: Follower,
+        tally: Tally,
+        *,
+        trials: TrialFollower | None = None,
+        log: PredictionLog | None = None,
+        keys: Keys | None = None,
     ) -> None:
         self._family = family
         self._follower = follower
         self._slot = follower.slot
         self._tally = tally
         self._trials = trials
+        self._log = log
+        self._keys = keys
         self._reader = RowReader(family)
         self._codec = Codec(family)
 
@@ -52,11 +65,13 @@ class Dataplane:
         try:
             response = await self._route(request)
         except Exception as error:  # noqa: BLE001  the rim: whatever comes in, the replica goes on
-            response = problem_of(error, request.path)
+            response = problem_of(error, request.path, request.headers)
         self._tally.count(response.status)
         return response
 
     async def _route(self, request: Request) -> Response:
+        if self._keys is not None:
+            self._keys.check(request.headers)
         if request.path.startswith("/v2/"):
             return await self._v2(request)
         expect_method(request, "POST", "PUT")
@@ -113,6 +128,7 @@ class Dataplane:
     def _run(
         self, model: LoadedModel, rows: list[Any], request: Request
     ) -> tuple[LoadedModel, list[Any]]:
+        started = time.perf_counter()
         encoded = self._family.encode(rows)
         trial = self._trials.current if self._trials else None
         if trial is not None and model is self._slot.current:
@@ -121,6 +137,10 @@ class Dataplane:
             output = model.run(encoded)
         answers = self._family.decode(output)
         self._tally.add_rows(model.version, len(rows))
+        if self._log is not None:
+            seconds = time.perf_counter() - started
+            name = request.headers.get(REQUEST_ID, b"").decode("latin-1")
+            self._log.offer(Entry(name, model.version, time.time(), seconds, rows, answers))
         return model, answers
 
 

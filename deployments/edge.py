@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import uuid
+from typing import Any
+
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deployments.http import PROBLEM, problem
+from deployments.http import PROBLEM, REQUEST_ID, problem
+from raysys.settings import Settings
 
 NO_WATCH = (b"x-request-disconnect-disabled", b"?1")
 PLAIN = b"text/plain"
+ALLOWED: dict[str, Any] = {"allow_methods": ["GET", "POST", "PUT"], "allow_headers": ["*"]}
 REASONS = {
     404: "There is no application at this path.",
     408: "The request took too long.",
@@ -18,7 +24,11 @@ REASONS = {
 
 def middlewares() -> list[Middleware]:
     """Return what Serve is to wrap its HTTP servers in; named by the environment of every node."""
-    return [Middleware(Edge)]
+    origins = Settings().cors_origins
+    return [
+        *([Middleware(CORSMiddleware, allow_origins=origins, **ALLOWED)] if origins else []),
+        Middleware(Edge),
+    ]
 
 
 class Edge:
@@ -35,7 +45,10 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        scope["headers"] = [*scope["headers"], NO_WATCH]
+        headers = [*scope["headers"], NO_WATCH]
+        if not any(name == REQUEST_ID for name, _ in headers):
+            headers.append((REQUEST_ID, uuid.uuid4().hex.encode()))
+        scope["headers"] = headers
         await self._app(scope, receive, _Refusals(scope["path"], send))
 
 
@@ -62,6 +75,6 @@ class _Refusals:
             return message
         refusal = problem(message["status"], REASONS[message["status"]], path=self._path)
         self._body = refusal.body
-        kept = [h for h in headers if h[0].lower() in (b"x-request-id",)]
+        kept = [h for h in headers if h[0].lower() == REQUEST_ID]
         length = (b"content-length", b"%d" % len(refusal.body))
         return {**message, "headers": [*kept, (b"content-type", PROBLEM), length, *refusal.headers]}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -23,6 +24,9 @@ Life = Callable[[], AbstractAsyncContextManager[None]]
 JSON = b"application/json"
 PROBLEM = b"application/problem+json"
 RETRY_AFTER_SECONDS = 1
+REQUEST_ID = b"x-request-id"
+TRACE = b"traceparent"
+BODY_SECONDS = 10.0
 
 
 class Request(NamedTuple):
@@ -93,7 +97,9 @@ def problem(
     return Response(status, _encoded(body), PROBLEM, headers)
 
 
-def problem_of(error: Exception, path: str = "") -> Response:
+def problem_of(
+    error: Exception, path: str = "", headers: dict[bytes, bytes] | None = None
+) -> Response:
     """Return the problem for `error`; an unknown error is logged, and says nothing to the caller."""
     if isinstance(error, HttpError):
         return problem(error.status, error.detail, path=path, headers=error.headers)
@@ -101,12 +107,22 @@ def problem_of(error: Exception, path: str = "") -> Response:
         return problem(422, error.message, path=path, errors=error.issues)
     if isinstance(error, RaysysError) and error.status != 500:
         return problem(error.status, error.message, path=path)
-    log.get("http").error("request failed", path=path, exc_info=error)
+    ids = {
+        name.decode(): headers[name].decode("latin-1")[:128]
+        for name in (REQUEST_ID, TRACE)
+        if headers and name in headers
+    }
+    log.get("http").error("request failed", path=path, **ids, exc_info=error)
     return problem(500, "The request failed here; the log of the server says why.", path=path)
 
 
-async def read_request(scope: Scope, receive: Receive, limit_bytes: int) -> Request:
-    """Read a whole request; raises HttpError 413 as soon as its body is over the limit."""
+async def read_request(
+    scope: Scope, receive: Receive, limit_bytes: int, body_seconds: float = BODY_SECONDS
+) -> Request:
+    """Read a whole request; raises HttpError 413 as soon as its body is over the limit.
+
+    Raises HttpError 408 when the rest of a body does not come within `body_seconds`.
+    """
     headers = dict(scope["headers"])
     declared = headers.get(b"content-length")
     if declared is not None and declared.isdigit() and int(declared) > limit_bytes:
@@ -116,10 +132,17 @@ async def read_request(scope: Scope, receive: Receive, limit_bytes: int) -> Requ
     if message["type"] != "http.request":
         raise Disconnected
     if message.get("more_body", False):
-        body = await _rest_of_body(body, receive, limit_bytes)
+        body = await _within(_rest_of_body(body, receive, limit_bytes), body_seconds)
     if len(body) > limit_bytes:
         raise _too_large(limit_bytes)
     return Request(scope["method"], scope["path"], scope.get("query_string", b""), headers, body)
+
+
+async def _within(body: Coroutine[Any, Any, bytes], seconds: float) -> bytes:
+    try:
+        return await asyncio.wait_for(body, seconds)
+    except TimeoutError as error:
+        raise HttpError(408, f"The body was not whole after {seconds:g} s.") from error
 
 
 async def _rest_of_body(first: bytes, receive: Receive, limit_bytes: int) -> bytes:

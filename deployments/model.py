@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 
 from deployments.dataplane import Dataplane
 from deployments.http import (
+    BODY_SECONDS,
     Disconnected,
     HttpError,
     Life,
@@ -21,12 +23,15 @@ from deployments.http import (
     run_lifespan,
     send_response,
 )
+from deployments.keys import Keys
 from raysys import families, log
 from raysys.errors import NotFound
 from raysys.metrics import Tally
 from raysys.records import LoadedVersion
 from raysys.serving.follower import Follower
 from raysys.serving.offers import LastGood
+from raysys.serving.prediction_log import PredictionLog, to_database
+from raysys.serving.scaling import BUSY, Busyness
 from raysys.serving.slot import Slot
 from raysys.serving.trial import TrialFollower
 from raysys.settings import Settings
@@ -40,12 +45,18 @@ class ModelApp:
     """The ASGI application of one family: one path, answered by its dataplane."""
 
     def __init__(
-        self, dataplane: Dataplane, path: str, limit_bytes: int, life: Life = nullcontext
+        self,
+        dataplane: Dataplane,
+        path: str,
+        limit_bytes: int,
+        life: Life = nullcontext,
+        body_seconds: float = BODY_SECONDS,
     ) -> None:
         self._life = life
         self._dataplane = dataplane
         self._paths = (path, path + "/")
         self._limit_bytes = limit_bytes
+        self._body_seconds = body_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -56,7 +67,7 @@ class ModelApp:
             await send({"type": "websocket.close", "code": 1003})
             return
         try:
-            request = await read_request(scope, receive, self._limit_bytes)
+            request = await read_request(scope, receive, self._limit_bytes, self._body_seconds)
         except HttpError as error:
             await send_response(problem_of(error, scope["path"]), send)
         except Disconnected:
@@ -87,20 +98,35 @@ class FamilyReplica:
         kind = families.get(family)
         replica = serve.get_replica_context().replica_id.unique_id
         cache = LastGood(settings.home / CACHE)
-        self._limit_bytes = settings.max_body_bytes
+        self._settings = settings
         self._path = f"/predict/{kind.route}"
         self._tally = Tally(family)
         slot = Slot(kind)
         self._follower = Follower(replica, slot, WatcherOffers(), cache)
         self._trials = TrialFollower(replica, slot, WatcherOffers())
-        self._dataplane = Dataplane(kind, self._follower, self._tally, self._trials)
+        self._log = _prediction_log(family, settings)
+        keys = Keys(settings.predict_keys.get_secret_value())
+        self._dataplane = Dataplane(
+            kind,
+            self._follower,
+            self._tally,
+            trials=self._trials,
+            log=self._log,
+            keys=keys or None,
+        )
+        self._busyness: Busyness | None = None
         self._loops: list[asyncio.Task[None]] = []
 
     def __serve_build_asgi_app__(self) -> ModelApp:
-        return ModelApp(self._dataplane, self._path, self._limit_bytes, self._life)
+        settings = self._settings
+        return ModelApp(
+            self._dataplane, self._path, settings.max_body_bytes, self._life, settings.body_seconds
+        )
 
     @asynccontextmanager
     async def _life(self) -> AsyncIterator[None]:
+        if self._log is not None:
+            self._log.start()
         await self._follower.start(FIRST_MODEL_SECONDS)
         self._loops = [
             asyncio.create_task(self._follower.run(), name="follow"),
@@ -110,12 +136,20 @@ class FamilyReplica:
         yield
         for task in self._loops:
             task.cancel()
+        if self._log is not None:
+            await asyncio.to_thread(self._log.close)
 
     async def forward(
         self, method: str, path: str, query: bytes, headers: dict[bytes, bytes], body: bytes
     ) -> Response:
         """Answer a request that the gateway took."""
         return await self._dataplane.answer(Request(method, path, query, headers, body))
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Serve how busy the event loop was, for the policy of the autoscaler."""
+        if self._busyness is None:
+            self._busyness = Busyness()
+        return {BUSY: self._busyness.share()}
 
     async def status(self) -> LoadedVersion:
         """Return what this replica serves."""
@@ -133,6 +167,13 @@ class FamilyReplica:
             try:
                 current = self._follower.slot.current
                 version = current.version if current else ""
+                if self._log is not None:
+                    self._tally.logged, self._log.outcomes = self._log.outcomes, Counter()
                 self._tally.flush(version, len(self._follower.slot.refused))
             except Exception:  # noqa: BLE001  the rim: metrics must not end a replica
                 log.get("serving").exception("metrics were not sent")
+
+
+def _prediction_log(family: str, settings: Settings) -> PredictionLog | None:
+    most, share = settings.prediction_log_per_second, settings.prediction_log_share
+    return PredictionLog(family, to_database(settings), most, share) if most and share else None

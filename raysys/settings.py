@@ -73,6 +73,25 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         1_000_000, ge=1_000, description="Largest request body that is read, in bytes."
     )
+    body_seconds: float = Field(
+        10.0, gt=0, description="Longest wait for the rest of a request body, in seconds."
+    )
+    predict_keys: SecretStr = Field(
+        SecretStr(""),
+        description="Keys that callers of /predict must send as X-API-Key: NAME=KEY or NAME=KEY@RATE (requests a "
+        "second and replica), separated by commas; no key is needed when empty.",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), description="Origins whose pages may call the API from a browser; none when empty."
+    )
+    prediction_log_per_second: int = Field(
+        50,
+        ge=0,
+        description="Most requests that one replica logs each second, a fair sample of all; 0 logs none.",
+    )
+    prediction_log_share: float = Field(
+        1.0, ge=0, le=1, description="Share of the requests that may be logged."
+    )
     families: tuple[str, ...] = Field(
         (),
         description="Families to serve and to schedule, by name; every installed family when empty.",

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from raysys import families
+from raysys.serving import scaling
 from raysys.settings import Settings
 
 MODEL = "deployments.app:model"
@@ -92,7 +93,7 @@ def _deployment(settings: Settings, name: str, most: int) -> dict[str, Any]:
         "autoscaling_config": {
             "min_replicas": settings.min_replicas,
             "max_replicas": max(most, settings.min_replicas),
-            "target_ongoing_requests": 16,
+            "policy": {"policy_function": scaling.POLICY},
             "upscale_delay_s": 4,
             "downscale_delay_s": 60,
             "look_back_period_s": 12,

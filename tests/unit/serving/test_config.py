@@ -39,7 +39,8 @@ def test_autoscaling_can_happen(plain: Settings) -> None:
         for deployment in application["deployments"]:
             scaling = deployment["autoscaling_config"]
             assert scaling.keys() <= AutoscalingConfig.model_fields.keys()
-            assert scaling["target_ongoing_requests"] <= deployment["max_ongoing_requests"]
+            module, _, name = scaling["policy"]["policy_function"].partition(":")
+            assert callable(getattr(importlib.import_module(module), name))
 
 
 def test_routes_do_not_overlap_and_the_gateway_takes_the_rest(plain: Settings) -> None:
