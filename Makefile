@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help demo test check bench lock clean
+.PHONY: help demo test check e2e bench lock clean
 help:
 	@echo "make demo   everything on this machine, offline: data, training, promotion, served predictions"
 	@echo "make test   every check"
 	@echo "make check  the quick half: lint, types, import contract, unit tests"
+	@echo "make e2e    every test end to end, with the long ones: about an hour of killing things"
 	@echo "make bench  the benchmark"
 	@echo "make lock   resolve the dependencies anew into requirements.lock"
 	@echo "make clean  end what runs and remove the environment and the home .raysys"
@@ -34,7 +35,10 @@ check: $(READY)
 	$(BIN)/pytest tests/unit -q
 
 test: check
-	$(BIN)/pytest tests --ignore tests/unit -q
+	$(BIN)/pytest tests --ignore tests/unit -m "not slow" -q
+
+e2e: $(READY)
+	$(BIN)/pytest tests/e2e tests/ray -q
 
 bench: $(READY)
 	$(BIN)/raysys bench

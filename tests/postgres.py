@@ -92,6 +92,16 @@ class Cluster:
         self._execute(f'CREATE DATABASE "{name}"')
         return self.url(name)
 
+    def go_away(self) -> None:
+        """Stop the server; what it holds stays."""
+        assert self._server is not None
+        self._server.send_signal(signal.SIGINT)
+        self._server.wait(20)
+
+    def come_back(self) -> None:
+        """Start the server again and wait until it answers."""
+        self._start()
+
     def _initialise(self) -> None:
         account = self._account()
         if account:

@@ -19,10 +19,10 @@ def maintenance(dry_run: bool = False) -> dict[str, Any]:
 
     Returns a MaintenanceReport. A repetition removes what is left.
     """
-    closed = close_tracked_runs(dry_run)
-    versions, used = remove_models(dry_run)
-    runs = remove_runs(dry_run)
     predictions = remove_predictions(dry_run)
+    runs = remove_runs(dry_run)
+    versions, used = remove_models(dry_run)  # what needs MLflow comes last: it may be away
+    closed = close_tracked_runs(dry_run)
     removed = {**runs, "versions": versions, "snapshots": used}
     report = MaintenanceReport(
         dry_run=dry_run,

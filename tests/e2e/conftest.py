@@ -110,7 +110,7 @@ class Home:
     def settings(self) -> Settings:
         """Return the settings as a command of this home reads them."""
         names = {
-            k.removeprefix("RAYSYS_").lower(): v
+            k.removeprefix("RAYSYS_").lower(): json.loads(v) if v.startswith("[") else v
             for k, v in self.environment.items()
             if k.startswith("RAYSYS_")
         }

@@ -238,3 +238,44 @@ def test_what_a_killed_or_cancelled_step_started_ends_with_it(
     (tmp_path / "go").touch()
     client.resume(run_id)
     assert client.output(run_id, 30) == 3
+
+
+def test_two_workers_with_one_id_do_a_run_once(
+    client: Client, cluster: Settings, tmp_path: Path
+) -> None:
+    from raysys import cluster as door
+
+    run_id = client.start("three", str(tmp_path))
+    until(lambda: begun(tmp_path, "two"))
+    second = door.ensure_actor("second-worker", TARGET)
+    try:
+        until(lambda: second.call("ping")["ready"], 60)
+        until(lambda: begun(tmp_path, "two") == 2)  # it took the run for one that was left
+        others = [
+            client.start("three", str(tmp_path / str(n))) for n in range(4) if make(tmp_path, n)
+        ]
+        go(tmp_path)
+        assert client.output(run_id, 60)[0] == 1
+        assert [client.output(other, 60) for other in others] == [[1, 1, 1]] * 4
+    finally:
+        door.kill_actor("second-worker")
+    assert (begun(tmp_path, "one"), begun(tmp_path, "three")) == (1, 1)
+    assert [event.message for _, event in client.events(run_id)].count("succeeded") == 1
+
+
+def make(folder: Path, number: int) -> bool:
+    """Make a folder in which nothing is waited for."""
+    (folder / str(number)).mkdir()
+    go(folder / str(number))
+    return True
+
+
+def test_log_of_a_step_is_kept_by_the_runs_id(client: Client, tmp_path: Path) -> None:
+    run_id = client.start("failing", "broken")
+    client.wait(run_id, 30)
+    found = client.log(run_id)
+    assert found is not None
+    where, lines = found
+    assert f"runs/{run_id}/logs/001-broken-" in where
+    assert "ZeroDivisionError: by zero" in "".join(lines)
+    assert client.steps(run_id)[0].task_id is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -56,3 +57,25 @@ def test_schedules_are_listed_paused_and_triggered(client: Client) -> None:
     first = client.trigger_schedule("train-insurance")
     assert client.trigger_schedule("train-insurance") in {first, client.list(name="train")[0].id}
     client.wait(first, 60)
+
+
+def test_triggers_at_once_are_one_run(client: Client, cluster: Settings) -> None:
+    def trigger(_number: int) -> str:
+        with Client(cluster) as own:
+            return own.trigger_schedule("crawl-atmos")
+
+    with ThreadPoolExecutor(8) as threads:
+        ids = set(threads.map(trigger, range(8)))
+    assert len(ids) == 1
+    assert client.wait(ids.pop(), 120).status == "SUCCESSFUL"
+
+
+@pytest.mark.usefixtures("mlflow")
+def test_maintenance_tells_what_would_go_and_monitor_what_there_is(client: Client) -> None:
+    measured = client.output(client.start("monitor"), 60)["levels"]
+    assert "data_age_hours" in {level["name"] for level in measured}
+    before = len(client.list(limit=100))
+    report = client.output(client.start("maintenance", True), 120)
+    assert report["dry_run"]
+    assert report["removed"]["runs"] == 0
+    assert len(client.list(limit=100)) == before + 1

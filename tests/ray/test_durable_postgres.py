@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,28 +17,16 @@ from tests.postgres import Cluster, available
 from tests.unit.durable import flows
 
 
-class Restartable(Cluster):
-    """A server that can be away for a while."""
-
-    def go_away(self) -> None:
-        assert self._server is not None
-        self._server.send_signal(signal.SIGINT)
-        self._server.wait(20)
-
-    def come_back(self) -> None:
-        self._start()
-
-
 @pytest.fixture(scope="module")
-def server() -> Iterator[Restartable]:
+def server() -> Iterator[Cluster]:
     if reason := available():
         pytest.skip(reason)
-    with Restartable() as server:
+    with Cluster() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def settings(server: Restartable, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(server: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     home = tmp_path_factory.mktemp("home")
     settings = Settings(home=home, database_url=server.create_database())
     db.migrate(settings)
@@ -67,7 +54,7 @@ def test_run_fork_and_resume_on_postgres(client: Client) -> None:
 
 
 def test_run_goes_on_after_the_database_was_away(
-    client: Client, server: Restartable, settings: Settings
+    client: Client, server: Cluster, settings: Settings
 ) -> None:
     run_id = client.start("counting", 60, 0.05)
     while not flows.calls:
