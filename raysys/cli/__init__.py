@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from raysys.cli import (
+    archive,
     bench,
     data,
     demo,
@@ -40,6 +41,8 @@ app.command()(work.crawl)
 app.command()(work.train)
 app.command()(work.predict)
 app.command()(maintenance.maintain)
+app.command()(archive.backup)
+app.command()(archive.restore)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 app.add_typer(runs.app, name="runs")
