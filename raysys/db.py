@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from filelock import FileLock
 from sqlalchemy.dialects import postgresql, sqlite
 
+from raysys import log
 from raysys.errors import Unavailable
 from raysys.settings import Settings
 
@@ -91,8 +92,10 @@ def insert_statement(connection: sa.Connection, table: sa.Table) -> Any:
 
 
 def migrate(settings: Settings) -> None:
-    """Bring the schema to the newest revision; of many callers one migrates, the others wait."""
-    from alembic import command
+    """Bring the schema to the newest revision; of many callers one migrates, the others wait.
+
+    A schema that is newer than this code is left as it is: revisions only add, so that a release can be taken back.
+    """
     from alembic.config import Config
 
     engine = open_engine(settings.database)
@@ -111,6 +114,19 @@ def migrate(settings: Settings) -> None:
                 )
                 connection.commit()
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            _upgrade(config)
     finally:
         engine.dispose()
+
+
+def _upgrade(config: Any) -> None:
+    from alembic import command
+    from alembic.script.revision import ResolutionError
+    from alembic.util import CommandError
+
+    try:
+        command.upgrade(config, "head")
+    except CommandError as error:
+        if not isinstance(error.__cause__, ResolutionError):
+            raise
+        log.get("db").warning("schema.newer", revision=error.__cause__.argument)

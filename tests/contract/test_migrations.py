@@ -33,6 +33,17 @@ def test_migrating_again_changes_nothing(settings: Settings, engine: sa.Engine) 
         ).scalars().all() == ["0001"]
 
 
+def test_a_schema_of_a_later_release_is_left_as_it_is(
+    settings: Settings, engine: sa.Engine
+) -> None:
+    with db.writing(engine) as connection:
+        connection.execute(sa.text("UPDATE raysys_version SET version_num = '9999'"))
+    db.migrate(settings)
+    with db.reading(engine) as connection:
+        found = connection.execute(sa.text("SELECT version_num FROM raysys_version")).scalars()
+        assert found.all() == ["9999"]
+
+
 def test_two_processes_may_migrate_at_once(settings: Settings) -> None:
     command = [sys.executable, "-c", MIGRATE]
     both = [
