@@ -208,3 +208,35 @@ def test_settings_of_the_cluster_are_not_those_of_this_process(
 ) -> None:
     monkeypatch.setenv("RAYSYS_HTTP_PORT", "1234")
     assert manifests.cluster_settings("# RAYSYS_SEED=1\nRAYSYS_MAX_REPLICAS=8\n").http_port == 8000
+
+
+@pytest.mark.parametrize(
+    "path", sorted((manifests.HERE / "examples").glob("ray*.yaml")), ids=lambda p: p.stem
+)
+def test_the_examples_pass_every_check(path: Path, crds: ModuleType) -> None:
+    document = yaml.safe_load(path.read_text())
+    checks.check([document])
+    assert crds.errors(document) == []
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_version_of_ray_is_that_of_the_lock(
+    rendered: dict[str, list[Document]], overlay: str
+) -> None:
+    lock = (manifests.HERE / "requirements.lock").read_text()
+    version = service(rendered[overlay])["spec"]["rayClusterConfig"]["rayVersion"]
+    assert f"\nray[default,serve,tune]=={version} " in lock or f"\nray=={version} " in lock
+
+
+def test_a_kustomization_that_people_apply_themselves_renders_with_their_kubectl() -> None:
+    # What `kubectl apply -k` makes is what `raysys kube render` makes, whichever kubectl there is.
+    import shutil
+    import subprocess
+
+    other = shutil.which("kubectl", path="/usr/local/bin:/usr/bin:/bin")
+    if other is None:
+        pytest.skip("there is no kubectl but the one that is installed with raysys")
+    folder = manifests.folder_of("production")
+    done = subprocess.run([other, "kustomize", str(folder)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [d for d in yaml.safe_load_all(done.stdout) if d] == manifests.render(folder)
