@@ -37,19 +37,23 @@ class Problem(msgspec.Struct):
 
 PROBLEMS = {
     400: "The body is not JSON",
-    401: "No token",
-    403: "Not the right token",
+    401: "No token, or no key",
+    403: "Not the right token or key",
     404: "There is no such thing",
     405: "Not a method of this path",
+    408: "The request was not whole in time",
     409: "The state of things forbids it",
     413: "The body is too large",
     415: "Not a media type of this path",
     422: "Fields are wrong; each is named",
+    429: "This key asks too often",
+    502: "The replica went away while it answered",
     503: "Not now: no model, no replica, too many requests, or a part of the system is away",
+    504: "The replica took too long",
 }
-PREDICT_PROBLEMS = (400, 404, 405, 409, 413, 415, 422, 503)
-ADMIN_PROBLEMS = (400, 401, 403, 404, 405, 409, 413, 422, 503)
-HEALTH_PROBLEMS = (404, 405, 413, 422, 503)
+PREDICT_PROBLEMS = (400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 502, 503, 504)
+ADMIN_PROBLEMS = (400, 401, 403, 404, 405, 408, 409, 413, 422, 502, 503, 504)
+HEALTH_PROBLEMS = (404, 405, 408, 413, 422, 502, 503, 504)
 
 
 def document(site: FastAPI, served: list[Family]) -> dict[str, Any]:
@@ -166,9 +170,17 @@ def _infer(family: Family, operation_id: str, parameters: list[Any]) -> dict[str
         "type": "object",
         "required": ["inputs"],
         "properties": {
-            "id": {"type": "string"},
-            "inputs": {"type": "array", "items": {"type": "object"}},
-            "outputs": {"type": "array", "items": {"type": "object"}},
+            "id": {"type": "string", "nullable": True},
+            "inputs": {
+                "type": "array",
+                "minItems": 1,
+                "items": {"type": "object", "required": ["name", "shape", "datatype"]},
+            },
+            "outputs": {
+                "type": "array",
+                "items": {"type": "object", "required": ["name"]},
+                "nullable": True,
+            },
         },
     }
     return {

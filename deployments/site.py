@@ -12,6 +12,7 @@ from fastapi.responses import Response as Answer
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.routing import Match, Route
 
 from deployments.admin import Office, admin_router
 from deployments.health import Health
@@ -110,7 +111,10 @@ def _add_problems(site: FastAPI) -> None:
         detail = error.detail
         if error.status_code == 404 and detail == "Not Found":
             detail = f"There is nothing at {request.url.path[:200]}; /docs tells what there is."
-        headers = tuple((k.encode(), v.encode()) for k, v in (error.headers or {}).items())
+        told = dict(error.headers or {})
+        if error.status_code == 405:
+            told["Allow"] = _allowed(site, request)
+        headers = tuple((k.encode(), v.encode()) for k, v in told.items())
         return _answer(problem(error.status_code, detail, path=request.url.path, headers=headers))
 
     @site.exception_handler(RequestValidationError)
@@ -120,6 +124,17 @@ def _add_problems(site: FastAPI) -> None:
     @site.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> Answer:
         return _answer(problem_of(error, request.url.path))
+
+
+def _allowed(site: FastAPI, request: Request) -> str:
+    # Starlette knows only the methods of the first route of a path.
+    found = {
+        method
+        for route in site.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] != Match.NONE
+        for method in route.methods or ()
+    }
+    return ", ".join(sorted(found))
 
 
 def _invalid(error: RequestValidationError, path: str) -> Response:

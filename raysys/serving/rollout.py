@@ -47,7 +47,7 @@ class Rule(Record, frozen=True):
     least_requests: int = 100
     most_failures: float = 0.01
     most_slowdown: float = 2.0
-    slack_seconds: float = 0.001
+    slack_seconds: float = 0.0005
 
 
 class Decision(Record, frozen=True):
