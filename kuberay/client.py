@@ -60,6 +60,10 @@ class Resource:
         except NotFound:
             return None
 
+    def status(self, name: str) -> Document:
+        """Return what the operator says of an object; empty when it has said nothing yet."""
+        return dict(self.get(name).get("status") or {})
+
     def list(self, selector: str = "") -> list[Document]:
         """Return the objects whose labels match `selector`."""
         return list(self._page(selector)["items"])
@@ -359,8 +363,7 @@ class RayServices(RayClusters):
 
     def active_cluster(self, name: str) -> str:
         """Return the name of the RayCluster that serves now; raises Unavailable while none does."""
-        status = self.get(name).get("status") or {}
-        cluster = (status.get("activeServiceStatus") or {}).get("rayClusterName")
+        cluster = (self.status(name).get("activeServiceStatus") or {}).get("rayClusterName")
         if not cluster:
             raise Unavailable(
                 f"RayService {name} has no active cluster yet: see `raysys kube status`."

@@ -94,6 +94,7 @@ def test_an_object_is_applied_read_listed_and_deleted(kube: KubeRay) -> None:
     assert kube.services.find("raysys") is None
     kube.services.apply(service())
     assert kube.services.get("raysys")["metadata"]["generation"] == 1
+    assert kube.services.status("raysys") == {}
     assert [d["metadata"]["name"] for d in kube.services.list("app=raysys")] == ["raysys"]
     assert kube.services.list("app=other") == []
     assert kube.services.delete("raysys", timeout_seconds=5)
