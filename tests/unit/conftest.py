@@ -8,9 +8,17 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import structlog
 
 from raysys import db
 from raysys.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def unconfigured_logs() -> Iterator[None]:
+    """Forget where a test sent its logs: the stream that it captured is closed after it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
