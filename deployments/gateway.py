@@ -189,7 +189,10 @@ class GatewayReplica:
 
 def _ensure_actors() -> None:
     from raysys.durable.hosting import ensure_worker
+    from raysys.laptop.keeper import keep_services
     from raysys.serving.watcher import ensure_watcher
 
+    settings = Settings()
+    keep_services(settings)
     ensure_watcher()
-    ensure_worker(Settings())
+    ensure_worker(settings)

@@ -42,7 +42,7 @@ def spawn(
 def find(settings: Settings) -> list[psutil.Process]:
     """Return the living processes of the home, whoever started them."""
     mark, folder = mark_of(settings.home), f"{settings.session_folder}/"
-    return [p for p in psutil.process_iter() if p.pid != os.getpid() and _belongs(p, mark, folder)]
+    return [p for p in psutil.process_iter(["name"]) if p.pid != os.getpid() and _belongs(p, mark, folder)]
 
 
 def _belongs(process: psutil.Process, mark: str, folder: str) -> bool:
@@ -66,6 +66,14 @@ def end(processes: Iterable[psutil.Process], *, grace_seconds: float = 4.0) -> N
     for process in left:
         _signal(process, signal.SIGKILL)
     psutil.wait_procs(left, timeout=5)
+
+
+def drain(settings: Settings, *, seconds: float = 2.0) -> None:
+    """Let every HAProxy of the home answer what it has taken and take no more, for so long."""
+    proxies = [p for p in find(settings) if p.info["name"] == "haproxy"]
+    for process in proxies:
+        _signal(process, signal.SIGUSR1)
+    psutil.wait_procs(proxies, timeout=seconds)
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

@@ -60,8 +60,10 @@ class Stack:
         """End every process that `up` started, and theirs; return how many there were."""
         self.settings.home.mkdir(parents=True, exist_ok=True)
         with FileLock(self.settings.home / "up.lock"):
-            count = processes.end_all(self.settings)
+            # First, or the gateway would start again what is ended.
             self._running.unlink(missing_ok=True)
+            processes.drain(self.settings)
+            count = processes.end_all(self.settings)
             shutil.rmtree(self.settings.session_folder, ignore_errors=True)
             return count
 
@@ -183,7 +185,9 @@ class Stack:
         with Dashboard(settings.dashboard_url, tokens.ray_token(settings)) as dashboard:
             self._notify("Deploying the applications")
             processes.wait_until(
-                lambda: _accepts(dashboard, serve_config(settings)), "Ray Serve", timeout_seconds=60
+                lambda: _accepts(dashboard, serve_config(settings)),
+                "Ray Serve",
+                timeout_seconds=APPLICATIONS_SECONDS,
             )
             self._wait_for_applications(dashboard)
             self._notify("Waiting for the workflow worker")
