@@ -51,7 +51,7 @@ def render(folder: Path, image: str = "") -> list[Document]:
     done = subprocess.run(command, capture_output=True, text=True, timeout=RENDER_SECONDS)
     if done.returncode != 0:
         raise InvalidInput(f"{folder} cannot be rendered: {done.stderr.strip()}")
-    documents = [d for d in yaml.safe_load_all(done.stdout) if d]
+    documents = [d for d in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if d]
     return [with_image(document, image) for document in documents] if image else documents
 
 
@@ -85,13 +85,13 @@ def dump(documents: list[Document]) -> str:
     return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=120)
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.CSafeDumper):
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  the base names it
         """Write a part out each time it occurs."""
         return True
 
 
-def _text(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+def _text(dumper: yaml.CSafeDumper, value: str) -> yaml.ScalarNode:
     style = "|" if "\n" in value else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 

@@ -53,18 +53,21 @@ class Ground:
             )
         self.wait()
 
-    def wait(self) -> None:
-        """Wait until every application runs and each worker serves every family."""
+    def wait(self) -> Node:
+        """Wait until every application runs and a worker serves every family; return that worker.
+
+        A node that came back serves nothing until Serve puts a replica there.
+        """
         with self.cluster.dashboard() as dashboard:
             wait_until(
                 lambda: all_run(dashboard, self.config),
                 "Applications",
                 timeout_seconds=READY_SECONDS,
             )
-        for node in self.workers:
-            wait_until(
-                lambda n=node: self.answers(n), f"Node {node.name}", timeout_seconds=READY_SECONDS
-            )
+        wait_until(
+            lambda: any(map(self.answers, self.workers)), "A worker", timeout_seconds=READY_SECONDS
+        )
+        return next(filter(self.answers, self.workers))
 
     def answers(self, node: Node) -> bool:
         """Return whether every family is served at a node."""
@@ -115,7 +118,8 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
         said = workers[0].run(str(BIN / "python"), "-c", MAIN_JOB, timeout=900)
         (line,) = (each for each in said.splitlines() if each.startswith("DONE"))
         assert json.loads(line.removeprefix("DONE")) == dict.fromkeys(families.names(), True)
-        ground.wait()
+        for node in workers:
+            wait_until(lambda n=node: ground.answers(n), node.name, timeout_seconds=READY_SECONDS)
         yield ground
 
 
@@ -192,28 +196,32 @@ def test_a_worker_node_that_dies_under_load_loses_no_request(ground: Ground) -> 
         before = load.answered
         wait_until(lambda: load.answered > before + 50, "Load", timeout_seconds=60)
         ground.cluster.start(lost, cpus=1, resources=RESOURCES)
-        ground.wait()
+        assert ground.wait() is kept
     sys.stdout.write(load.story)
     assert load.wrong == []
     assert load.longest_seconds < 30
 
 
 def test_a_worker_node_that_dies_in_a_training_loses_nothing(ground: Ground) -> None:
-    kept, lost = ground.workers
-    said = kept.run(str(BIN / "raysys"), "train", "insurance", "--trials", "4", "--json")
+    said = ground.workers[0].run(
+        str(BIN / "raysys"), "train", "insurance", "--trials", "4", "--json"
+    )
     run = json.loads(said)["id"]
-    wait_until(lambda: searching(ground, run), "The search", timeout_seconds=300)
+    wait_until(lambda: searching(ground, run) != [], "The search", timeout_seconds=300)
+    (lost,) = searching(ground, run)
     lost.kill()
     wait_until(lambda: ended(ground, run), "The training", timeout_seconds=600)
-    assert ground.run_status(run)["run"]["status"] == "SUCCESSFUL"
+    story = ground.run_status(run)
+    assert story["run"]["status"] == "SUCCESSFUL", story
     ground.cluster.start(lost, cpus=1, resources=RESOURCES)
     ground.wait()
 
 
-def searching(ground: Ground, run: str) -> bool:
-    return any(step["name"] == "search" for step in ground.run_status(run)["steps"]) or (
-        ground.run_status(run)["run"]["status"] != "RUNNING"
-    )
+def searching(ground: Ground, run: str) -> list[Node]:
+    """Return the worker on which the run searches now."""
+    steps = ground.run_status(run)["steps"]
+    places = [str(step["where"]) for step in steps if step["name"] == "search" and step["where"]]
+    return [node for node in ground.workers if places and node.address in places[-1]]
 
 
 def ended(ground: Ground, run: str) -> bool:
@@ -221,7 +229,7 @@ def ended(ground: Ground, run: str) -> bool:
 
 
 def test_a_head_that_dies_comes_back_with_what_it_knew(ground: Ground) -> None:
-    kept = ground.workers[0]
+    kept = ground.wait()
     with Load(f"http://{kept.address}:8000") as load:
         wait_until(lambda: load.answered > 20, "Load", timeout_seconds=30)
         ground.cluster.head.kill()

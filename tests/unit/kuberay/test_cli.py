@@ -58,7 +58,7 @@ def test_an_overlay_is_printed_as_it_would_be_applied(
     run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run("render", "dev", "--image", "registry.example.com/raysys:2") == 0
-    documents = list(yaml.safe_load_all(capsys.readouterr().out))
+    documents = list(yaml.load_all(capsys.readouterr().out, Loader=yaml.CSafeLoader))
     assert documents == manifests.render(
         manifests.folder_of("dev"), "registry.example.com/raysys:2"
     )

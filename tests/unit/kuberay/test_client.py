@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import threading
 import time
@@ -32,7 +31,6 @@ def nothing_left() -> Iterator[None]:
     threads = set(threading.enumerate())
     sockets = open_sockets()
     yield
-    gc.collect()
     left = [t for t in threading.enumerate() if t not in threads]
     for thread in left:
         thread.join(5)
