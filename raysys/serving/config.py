@@ -135,8 +135,8 @@ def serve_environment(settings: Settings, cpus: int | None = None) -> dict[str, 
         # Parsing a log line a request in Python cost a sixth of the throughput; HAProxy counts by itself.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "60",
-        # A dead HAProxy is replaced after three checks: with the 10 s of the default, after half a minute.
-        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "1",
+        # A dead HAProxy is replaced after three checks: with the 10 s of the default, half a minute later.
+        "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": _backend_rules(),
         "RAY_SERVE_HAPROXY_RETRY_ON": _default_rules(),
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "5",
