@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from raysys import durable
 from raysys.durable import context, flow
+from raysys.durable.engine import Engine
 from raysys.errors import WorkflowError
+from raysys.settings import Settings
 from tests.unit.durable import flows
 
 
@@ -50,3 +54,10 @@ def test_notify_outside_a_run_does_nothing() -> None:
     assert context.running() is None
     with pytest.raises(WorkflowError, match="There is no workflow here"):
         durable.workflow_id()
+
+
+def test_step_takes_its_cpus_from_the_setting_it_names(tmp_path: Path) -> None:
+    engine = Engine(Settings(home=tmp_path, trial_cpus=2.5))
+    named = durable.step(where="ray", num_cpus="trial_cpus")(len)
+    assert engine._cpus(named) == 2.5
+    assert engine._cpus(durable.step(where="ray", num_cpus=0)(len)) == 0

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import structlog
 
 from raysys.records import Event
 from workflows import console, crawl, train
 
 AT = datetime(2024, 6, 1, 12, 30, 5, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """Undo what `main` does to the log: its stream is closed after the test."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize(
