@@ -20,6 +20,9 @@ from raysys.registry import Registry
 from raysys.serving.config import serve_config
 from raysys.serving.loader import example_rows
 from raysys.settings import Settings
+from tests.bench.load import Target
+from tests.bench.load import run as run_load
+from tests.bench.suite import Probe
 from tests.ray.serving_ground import (
     TOKEN,
     Mlflow,
@@ -317,3 +320,120 @@ def test_without_mlflow_replicas_serve_and_a_new_one_takes_the_last_good_version
     finally:
         mlflow.start()
     promote(registry, http, one)
+
+
+def failing_model(age: float) -> bytes:
+    """Return a model of `insurance` that is infinite for people of one age."""
+    from onnx import TensorProto, helper
+
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["only_age"]),
+        helper.make_node("Sub", ["only_age", "age"], ["apart"]),
+        helper.make_node("Reciprocal", ["apart"], ["y"]),
+    ]
+    constants = [
+        helper.make_tensor("w", TensorProto.FLOAT, [6, 1], [1.0] + [0.0] * 5),
+        helper.make_tensor("age", TensorProto.FLOAT, [1], [age]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "failing",
+        [value("x", TensorProto.FLOAT, [None, 6])],
+        [value("y", TensorProto.FLOAT, [None, 1])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def try_out(
+    serving: Settings, http: httpx.Client, version: str, bake_seconds: float
+) -> tuple[Any, Counter[Any]]:
+    """Let a version be tried on every second request; return the run's report and who answered."""
+    answered: Counter[Any] = Counter()
+    with durable.Client(serving) as client:
+        run = client.start("canary", "insurance", version, 50.0, 0.0, bake_seconds)
+        while not client.run(run).ended:
+            for _ in range(20):
+                answer = http.post("/predict/insurance", json={**EXAMPLE, "age": 31})
+                answered[answer.json()["model"]["version"] if answer.is_success else answer] += 1
+        return client.run(run), answered
+
+
+def test_a_failing_challenger_is_taken_back_and_no_caller_notices(
+    http: httpx.Client, serving: Settings, registry: Registry, versions: dict[str, float]
+) -> None:
+    good = next(iter(versions))
+    promote(registry, http, good)
+    bad = register(serving, "insurance", failing_model(31))
+    run, answered = try_out(serving, http, bad, bake_seconds=120)
+    assert run.status == "SUCCESSFUL", run.error
+    assert not run.output["promoted"]
+    assert "it fails" in run.output["reason"]
+    assert answered.keys() == {good}
+    assert registry.aliases()["insurance"] == {"champion": good}
+    moves = http.get("/admin/models/insurance/history", headers=ADMIN).json()
+    assert [m["action"] for m in moves][:2] == ["rollback", "canary"]
+    assert "it fails" in moves[0]["reason"]
+
+
+def test_a_good_challenger_is_promoted_after_its_bake_time(
+    http: httpx.Client, serving: Settings, registry: Registry, versions: dict[str, float]
+) -> None:
+    one, two = versions
+    promote(registry, http, one)
+    run, answered = try_out(serving, http, two, bake_seconds=10)
+    assert run.status == "SUCCESSFUL", run.error
+    assert run.output["promoted"], run.output["reason"]
+    assert answered.keys() == {one, two}
+    assert registry.aliases()["insurance"] == {"champion": two}
+
+
+def test_more_callers_than_may_wait_are_refused_at_once(
+    http: httpx.Client, serving: Settings, versions: dict[str, float]
+) -> None:
+    body = httpx.Request("POST", serving.http_url, json=EXAMPLE).content.decode()
+    target = Target(f"{serving.http_url}/predict/insurance", body)
+    with Probe(target) as probe:
+        flood = run_load(target, 640, 4)
+    assert flood.cut == 0
+    assert flood.failed > 0
+    assert probe.statuses.keys() <= {"200", "503"}
+    assert probe.without_retry_after == 0
+    assert http.post("/predict/insurance", json=EXAMPLE).status_code == 200
+
+
+def test_predictions_are_logged_under_their_request_id(
+    http: httpx.Client, serving: Settings, versions: dict[str, float]
+) -> None:
+    from raysys.store.tables import predictions
+
+    http.post("/predict/insurance", json=EXAMPLE, headers={"x-request-id": "logged-1"})
+    engine = db.open_engine(serving.database)
+
+    def logged() -> Any:
+        query = predictions.select().where(predictions.c.request_id == "logged-1")
+        with db.reading(engine) as connection:
+            return connection.execute(query).all()
+
+    try:
+        (row,) = until(logged)
+    finally:
+        engine.dispose()
+    assert (row.family, row.inputs) == ("insurance", EXAMPLE)
+
+
+def test_replicas_follow_the_load_up_and_down(
+    http: httpx.Client, serving: Settings, versions: dict[str, float]
+) -> None:
+    def replicas() -> int:
+        from ray import serve
+
+        (model,) = serve.status().applications["insurance"].deployments.values()
+        return model.replica_states.get("RUNNING", 0)
+
+    with load(serving.http_url, connections=16) as seen:
+        until(lambda: replicas() == 2, 90)
+    until(lambda: replicas() == 1, 150)
+    assert seen.keys() == {200}
