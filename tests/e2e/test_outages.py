@@ -17,9 +17,9 @@ from tests.e2e.conftest import Home
 from tests.e2e.ground import Ground, Station, pause, running_step
 from tests.postgres import Cluster, available
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 AWAY_SECONDS = 60.0
-RUN_SECONDS = 400.0
+RUN_SECONDS = 600.0
 
 
 @pytest.fixture(scope="module")
