@@ -21,6 +21,7 @@ import httpx
 import psutil
 
 from kuberay import manifests
+from raysys.errors import Unavailable
 from raysys.laptop.dashboard import Dashboard
 from raysys.laptop.processes import wait_until
 from raysys.laptop.services import MLFLOW_ENVIRONMENT
@@ -30,6 +31,7 @@ RAY_TOKEN = "token-of-the-cluster"
 API_TOKEN = "token-of-admin"
 MLFLOW_PORT = 5000
 START_SECONDS = 300.0
+RESTARTS = 4
 BIN = Path(sys.executable).parent
 
 
@@ -229,14 +231,33 @@ class Cluster:
         return node
 
     def start(self, node: Node, *, cpus: int, resources: str = "{}") -> None:
-        """Start Ray on a node that has none; a head that was there before keeps its address."""
+        """Start Ray on a node that has none; a head that was there before keeps its address.
+
+        A node that ends while it starts is started again, as a Pod would be: Ray gives a raylet 30 s, whatever else
+        the machine does.
+        """
         before = 0 if node is self.head else self.alive_nodes()
+        command = self._ray_start(node, cpus, resources)
+        for _ in range(RESTARTS):
+            node.spawn(*command)
+            wait_until(
+                lambda: self.alive_nodes() > before or node.processes[-1].poll() is not None,
+                f"The node {node.name}",
+                timeout_seconds=START_SECONDS,
+                log=node.log,
+            )
+            if node.processes[-1].poll() is None:
+                return
+            node.kill()
+        raise AssertionError(f"{node.name} did not start:\n{node.log.read_text()[-3000:]}")
+
+    def _ray_start(self, node: Node, cpus: int, resources: str) -> list[str]:
         place = (
             ("--head", "--dashboard-host=0.0.0.0", f"--temp-dir={self._short / 'ray'}")
             if node is self.head
             else (f"--address={self.head.address}:6379",)
         )
-        node.spawn(
+        return [
             *(str(BIN / "ray"), "start", *place, "--block"),
             *(
                 f"--node-ip-address={node.address}",
@@ -245,19 +266,15 @@ class Cluster:
             ),
             *("--metrics-export-port=8080", "--dashboard-agent-listen-port=52365"),
             f"--object-store-memory={128 * 2**20}",
-        )
-        wait_until(
-            lambda: self.alive_nodes() > before,
-            f"The node {node.name}",
-            timeout_seconds=START_SECONDS,
-            process=node.processes[-1],
-            log=node.log,
-        )
+        ]
 
     def alive_nodes(self) -> int:
         """Return how many nodes the control store has."""
         with self.dashboard() as dashboard:
-            return int(dashboard.resources()["nodes"]) if dashboard.alive() else 0
+            try:
+                return int(dashboard.resources()["nodes"])
+            except Unavailable:
+                return 0
 
     def dashboard(self, token: str = RAY_TOKEN) -> Dashboard:
         """Return the dashboard of the head."""
