@@ -6,9 +6,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from raysys import families
 from raysys.laptop.processes import wait_until
 from tests.e2e.conftest import Home
+
+pytestmark = pytest.mark.timeout(1200)  # it brings everything up twice
 
 
 def state(home: Home) -> dict[str, Any]:
