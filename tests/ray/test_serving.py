@@ -396,7 +396,7 @@ def test_more_callers_than_may_wait_are_refused_at_once(
     body = httpx.Request("POST", serving.http_url, json=EXAMPLE).content.decode()
     target = Target(f"{serving.http_url}/predict/insurance", body)
     with Probe(target) as probe:
-        flood = run_load(target, 640, 4)
+        flood = run_load(target, 400, 10)
     assert flood.cut == 0
     assert flood.failed > 0
     assert probe.statuses.keys() <= {"200", "503"}
@@ -409,16 +409,17 @@ def test_predictions_are_logged_under_their_request_id(
 ) -> None:
     from raysys.store.tables import predictions
 
-    http.post("/predict/insurance", json=EXAMPLE, headers={"x-request-id": "logged-1"})
     engine = db.open_engine(serving.database)
 
     def logged() -> Any:
+        # Again and again: what is logged is a sample, and others may have filled this second's.
+        http.post("/predict/insurance", json=EXAMPLE, headers={"x-request-id": "logged-1"})
         query = predictions.select().where(predictions.c.request_id == "logged-1")
         with db.reading(engine) as connection:
             return connection.execute(query).all()
 
     try:
-        (row,) = until(logged)
+        row, *_ = until(logged)
     finally:
         engine.dispose()
     assert (row.family, row.inputs) == ("insurance", EXAMPLE)
