@@ -1,4 +1,4 @@
-"""Nodes of a Ray cluster as network namespaces of this machine: each with an address and all of Ray's ports of its own.
+"""Nodes of a Ray cluster as namespaces of this machine: each with an address, ports and processes of its own.
 
 They start as KubeRay starts Pods, with the environment that the manifests give them. No raysys process of this
 machine's own `up` is involved.
@@ -32,13 +32,16 @@ API_TOKEN = "token-of-admin"
 MLFLOW_PORT = 5000
 START_SECONDS = 300.0
 RESTARTS = 4
+# As in a Pod: `ray start --head` looks at the processes of its machine, and would take other nodes' for its own.
+OWN_PROCESSES = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child")
 BIN = Path(sys.executable).parent
 
 
 def unavailable() -> str:
     """Return why this machine cannot have network namespaces, or nothing."""
-    if shutil.which("ip") is None:
-        return "there is no `ip` of iproute2"
+    missing = [program for program in ("ip", "unshare") if shutil.which(program) is None]
+    if missing:
+        return f"there is no {' and no '.join(missing)}"
     name = f"rs{secrets.token_hex(3)}"
     done = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True)
     if done.returncode != 0:
@@ -106,7 +109,7 @@ class Node:
         with self.log.open("ab") as out:
             self.processes.append(
                 subprocess.Popen(
-                    ["ip", "netns", "exec", self.name, *command],
+                    ["ip", "netns", "exec", self.name, *OWN_PROCESSES, *command],
                     env=self.environment,
                     stdin=subprocess.DEVNULL,
                     stdout=out,
