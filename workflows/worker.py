@@ -7,7 +7,13 @@ from raysys.durable.service import Service
 from raysys.settings import Settings
 from workflows import schedules
 
-MODULES = ("workflows.canary", "workflows.crawl", "workflows.train", "workflows.maintenance", "workflows.monitor")
+MODULES = (
+    "workflows.canary",
+    "workflows.crawl",
+    "workflows.train",
+    "workflows.maintenance",
+    "workflows.monitor",
+)
 
 
 class Worker(Service):

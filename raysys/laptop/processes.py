@@ -42,7 +42,11 @@ def spawn(
 def find(settings: Settings) -> list[psutil.Process]:
     """Return the living processes of the home, whoever started them."""
     mark, folder = mark_of(settings.home), f"{settings.session_folder}/"
-    return [p for p in psutil.process_iter(["name"]) if p.pid != os.getpid() and _belongs(p, mark, folder)]
+    return [
+        p
+        for p in psutil.process_iter(["name"])
+        if p.pid != os.getpid() and _belongs(p, mark, folder)
+    ]
 
 
 def _belongs(process: psutil.Process, mark: str, folder: str) -> bool:

@@ -6,7 +6,8 @@ from alembic import context
 
 from raysys.store.tables import metadata
 
-VERSION_TABLE = "raysys_version"  # MLflow, which may live in the same database, has the default name
+# MLflow, which may live in the same database, has the default name.
+VERSION_TABLE = "raysys_version"
 
 
 def migrate() -> None:
