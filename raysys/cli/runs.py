@@ -210,5 +210,5 @@ def show_progress(client: Client, id: str) -> None:
 
 def line_of(event: Event) -> str:
     """Return an event as one line of text."""
-    count = f" [{event.done}/{event.total}]" if event.total else ""
+    count = f" [{event.done}/{event.total}]" if event.total and event.done is not None else ""
     return f"{event.at:%H:%M:%S} {event.step}{count} {event.message}"
