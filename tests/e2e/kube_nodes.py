@@ -296,6 +296,7 @@ class Cluster:
         return {
             **kept,
             **told,
+            "PATH": f"{BIN}:{kept['PATH']}",  # as in the image
             "RAYSYS_HOME": str(self._folder / name),
             "RAYSYS_ARTIFACTS": str(self._folder / "artifacts"),
             "RAYSYS_DATABASE_URL": self.database,

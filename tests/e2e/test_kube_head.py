@@ -161,7 +161,7 @@ def test_with_the_token_rays_own_commands_work(head: Node) -> None:
     assert set(yaml.safe_load(said)["applications"]) == {"gateway", *families.names()}
     words = ("--runtime-env-json", '{"env_vars": {"RAYSYS_SEED": "42"}}', "--", "python", "-c")
     code = "import workflows.train; from raysys.settings import Settings; print('seed', Settings().seed)"
-    said = head.run(str(BIN / "ray"), "job", "submit", "--address", address, *words, f'"{code}"')
+    said = head.run(str(BIN / "ray"), "job", "submit", "--address", address, *words, code)
     assert "seed 42" in said
     head.environment = {k: v for k, v in head.environment.items() if k != "RAY_AUTH_TOKEN"}
     refused = head.run(str(BIN / "ray"), "job", "list", "--address", address, code=None)
