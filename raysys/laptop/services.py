@@ -46,8 +46,10 @@ class MlflowServer:
 
     def alive(self) -> bool:
         """Return whether it is there and answers its health check."""
-        if not self.there():
-            return False
+        return self.there() and self.answers()
+
+    def answers(self) -> bool:
+        """Return whether the health check is answered, by whomever."""
         try:
             return httpx.get(f"{self._settings.tracking_uri}/health", timeout=3.0).is_success
         except httpx.HTTPError:
@@ -69,8 +71,9 @@ class MlflowServer:
 
     def wait(self, process: subprocess.Popen[bytes] | None) -> None:
         """Wait until the server answers; raises Unavailable with the end of its log."""
+        # Its port was free or its own before: to look at every process of the machine again would cost much.
         processes.wait_until(
-            self.alive,
+            self.answers,
             "The MLflow server",
             timeout_seconds=MLFLOW_SECONDS,
             process=process,
@@ -100,8 +103,10 @@ class RayHead:
 
     def alive(self) -> bool:
         """Return whether it is there and its control store answers."""
-        if not self.there():
-            return False
+        return self.there() and self.answers()
+
+    def answers(self) -> bool:
+        """Return whether a control store answers, whoever's."""
         with Dashboard(self._settings.dashboard_url, self._token) as dashboard:
             return dashboard.alive()
 
@@ -129,5 +134,5 @@ class RayHead:
     def wait(self, process: subprocess.Popen[bytes] | None) -> None:
         """Wait until the dashboard and the control store answer; raises Unavailable with the end of the log."""
         processes.wait_until(
-            self.alive, "The Ray head", timeout_seconds=RAY_SECONDS, process=process, log=self.log
+            self.answers, "The Ray head", timeout_seconds=RAY_SECONDS, process=process, log=self.log
         )
