@@ -24,7 +24,7 @@ from raysys.settings import RUNNING_NAME, Settings
 
 Notify = Callable[[str], None]
 
-APPLICATIONS_SECONDS = 180.0
+APPLICATIONS_SECONDS = 300.0
 ACTORS = ("raysys-worker", "raysys-watcher")
 PORTS = (
     "http_port",
