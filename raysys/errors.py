@@ -71,7 +71,7 @@ class SourceBusy(SourceError):
 
 
 class QuotaExhausted(SourceError):
-    """A source's quota for the day is used up; nothing is asked before the next day."""
+    """A source's quota for the day is used up; the crawl stops, and the next one goes on."""
 
     status = 429
 
