@@ -315,6 +315,7 @@ def _hour(query: Mapping[str, str], side: str) -> str:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two packets: the second waited 40 ms
     service: KmaServer
 
     def do_GET(self) -> None:

@@ -165,6 +165,7 @@ def _envelope(code: str, said: str, body: dict[str, Any] | None = None) -> dict[
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # head and body are two packets: the second waited 40 ms
     clock: Callable[[], datetime]
 
     def do_GET(self) -> None:

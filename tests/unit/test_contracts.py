@@ -45,11 +45,18 @@ def test_the_import_contract_holds(copy: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("case", PLANTED)
-def test_a_planted_import_breaks_the_contract(copy: Path, case: str) -> None:
-    name, line = PLANTED[case]
-    file = copy / name
-    file.write_text(f"{file.read_text()}\n\ndef planted() -> None:\n    {line}\n")
+def test_each_planted_import_breaks_the_contract(copy: Path) -> None:
+    for name, line in PLANTED.values():
+        file = copy / name
+        file.write_text(f"{file.read_text()}\n\ndef planted() -> None:\n    {line}\n")
     done = lint(copy)
     assert done.returncode == 1
-    assert name.removesuffix(".py").replace("/", ".") in done.stdout
+    kept = [case for case, plant in PLANTED.items() if not named(plant, done.stdout)]
+    assert kept == []
+
+
+def named(plant: tuple[str, str], report: str) -> bool:
+    """Say whether the report names this importer and what it imports, in one line."""
+    importer = plant[0].removesuffix(".py").replace("/", ".")
+    imported = plant[1].removeprefix("import ")
+    return any(f"{importer} -> {imported} (" in line for line in report.splitlines())
