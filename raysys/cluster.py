@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import secrets
+import threading
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -17,6 +19,7 @@ from raysys.settings import Settings
 NAMESPACE = "raysys"
 ALONE = "alone:"
 ACTOR_THREADS = 16
+BATCH_NICENESS = 15  # what Ray gives every worker by default
 LEAST_SHARE = 0.001  # of a resource that an actor takes only to be where it is
 
 
@@ -162,8 +165,6 @@ class Place(Record, frozen=True):
 
 def place() -> Place:
     """Return where the calling Ray task runs."""
-    import os
-
     import ray
 
     context = ray.get_runtime_context()
@@ -172,6 +173,13 @@ def place() -> Place:
         pid=os.getpid(),
         task_id=context.get_task_id() or "",
     )
+
+
+def give_way() -> None:
+    """Let this thread, and those that it starts, run only where replicas leave CPU."""
+    thread = threading.get_native_id()
+    if os.getpriority(os.PRIO_PROCESS, thread) < BATCH_NICENESS:  # only root may go back
+        os.setpriority(os.PRIO_PROCESS, thread, BATCH_NICENESS)
 
 
 def output_files() -> list[Path]:

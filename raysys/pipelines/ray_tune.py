@@ -22,7 +22,7 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from raysys import families
+from raysys import cluster, families
 from raysys.families.base import Choice, Integer, Parts, Real, Space
 
 METRIC = "validation"
@@ -47,6 +47,7 @@ def trial(config: dict[str, Any], *, family_name: str, parts: Parts, seed: int) 
     def report(epoch: int, metric: float) -> None:
         tune.report({"epoch": epoch, METRIC: metric})
 
+    cluster.give_way()
     families.get(family_name).validate(config, parts, seed, report)
 
 

@@ -120,6 +120,9 @@ def serve_environment(settings: Settings, cpus: int | None = None) -> dict[str, 
     folder = settings.session_folder / "ha"
     threads = max(1, min(4, (cpus or os.cpu_count() or 1) // 2))
     return {
+        # With Ray's 15 every other process of the machine goes before a replica; the work that nobody
+        # waits for gives way by itself (cluster.give_way).
+        "RAY_worker_niceness": "0",
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": MIDDLEWARES,

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from raysys import cluster
@@ -27,3 +31,21 @@ def test_cluster_that_is_not_there_is_unavailable(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(Unavailable, match="Start one with `raysys up`"):
         cluster.connect(Settings(ray_address="127.0.0.1:1"))
+
+
+def test_work_that_gives_way_takes_its_threads_along_and_no_other() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def work() -> None:
+        cluster.give_way()
+        with ThreadPoolExecutor(1) as inner:
+            seen.append(inner.submit(niceness).result())
+
+    seen: list[int] = []
+    before = niceness()
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    assert seen == [max(cluster.BATCH_NICENESS, before)]
+    assert niceness() == before

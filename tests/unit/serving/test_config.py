@@ -62,10 +62,12 @@ def test_every_import_path_exists(plain: Settings) -> None:
         assert callable(getattr(importlib.import_module(module), name))
 
 
-def test_serve_knows_every_variable_of_the_environment(plain: Settings) -> None:
+def test_ray_and_serve_know_every_variable_of_the_environment(plain: Settings) -> None:
+    from ray._private import ray_constants
     from ray.serve._private import constants, constants_utils
 
-    text = "".join(Path(m.__file__ or "").read_text() for m in (constants, constants_utils))
+    modules = (constants, constants_utils, ray_constants)
+    text = "".join(Path(m.__file__ or "").read_text() for m in modules)
     assert [name for name in serve_environment(plain) if f'"{name}"' not in text] == []
 
 
