@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from raysys.cli import screen
+from tests import postgres
 from tests.bench import load, report, suite
 from tests.bench.servers import Raysys, machine, raysys
 
-PARTS = ("throughput", "reloads", "overload", "soak")
+PARTS = ("throughput", "reloads", "overload", "costs", "durable", "soak")
+SILENT: dict[str, Any] = {"prediction_log_per_second": 0, "metrics": False}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         with raysys(models) as (server, start):
             found["start"] = {name: round(value, 1) for name, value in start.items()}
             _measure(found, server, models, plan, parts)
+    if "durable" in parts:
+        found["durable"] = _durable(chosen.quick)
     report.show(found)
     report.write(found, chosen.out)
     screen.note(f"written to {chosen.out}")
@@ -52,6 +58,10 @@ def _measure(
     if "overload" in parts:
         screen.note("overload")
         found["overload"] = suite.overload(server, plan)
+    if "costs" in parts:
+        screen.note("with and without log and metrics")
+        with raysys(models, **SILENT) as (silent, _):
+            found["costs"] = suite.costs(server, silent, plan)
     if "soak" in parts:
         screen.note("soak")
         found["soak"] = suite.soak(server, plan, screen.note)
@@ -64,6 +74,26 @@ def _measure(
         name: [round(size) for size in server.resident_megabytes(title)]
         for name, title in names.items()
     }
+
+
+def _durable(quick: bool) -> dict[str, Any]:
+    """Return what steps and queued runs cost, on SQLite and, where it is installed, on PostgreSQL."""
+    found: dict[str, Any] = {}
+    for name in ("SQLite", *(() if postgres.available() else ("PostgreSQL",))):
+        screen.note(f"steps and queued runs on {name}")
+        with ExitStack() as opened:
+            url = ""
+            if name == "PostgreSQL":
+                url = opened.enter_context(postgres.Cluster()).create_database()
+            found[name] = _apart("tests.bench.durable", url, 100 if quick else 1000)
+    return found
+
+
+def _apart(module: str, url: str, runs: int) -> dict[str, Any]:
+    """Measure in a process of its own: its memory is part of the figures."""
+    command = [sys.executable, "-m", module, "--database", url, "--runs", str(runs)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(done.stdout))
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -8,6 +8,11 @@ from typing import Any
 
 from raysys.cli import screen
 
+PARTS = (
+    *("start", "model_milliseconds", "memory_megabytes", "reloads", "overload", "costs"),
+    *("durable", "soak"),
+)
+
 
 def show(found: dict[str, Any]) -> None:
     """Print every part of a run."""
@@ -27,7 +32,7 @@ def show(found: dict[str, Any]) -> None:
         ]
         columns = ("connections", "server", "req/s", "p50 ms", "p99 ms", "failed", "raysys is x")
         screen.show_rows(family, columns, rows, empty="")
-    for part in ("start", "model_milliseconds", "memory_megabytes", "reloads", "overload", "soak"):
+    for part in PARTS:
         if part in found:
             values = [
                 (name, str(value) if isinstance(value, dict | list) else value)

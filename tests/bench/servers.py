@@ -53,10 +53,10 @@ def until(check: Any, what: str, seconds: float = READY_SECONDS) -> None:
 class Raysys:
     """A running raysys whose champions are the benchmark's models; end it with `down`."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, **changes: Any) -> None:
         names = [name for name in Settings.model_fields if name.endswith("_port")]
         ports: dict[str, Any] = dict(zip(names, _free_ports(len(names)), strict=True))
-        self.settings = Settings(home=home, **ports)
+        self.settings = Settings(home=home, **ports, **changes)
         self.registry = Registry(self.settings.tracking_uri)
         self.versions: dict[str, list[str]] = {}
 
@@ -117,9 +117,9 @@ class Raysys:
 
 
 @contextmanager
-def raysys(models: Path) -> Iterator[tuple[Raysys, dict[str, float]]]:
+def raysys(models: Path, **changes: Any) -> Iterator[tuple[Raysys, dict[str, float]]]:
     """Give a running raysys and how long it took to come up; nothing of it is left afterwards."""
-    server = Raysys(Path(tempfile.mkdtemp(prefix="raysys-bench-")))
+    server = Raysys(Path(tempfile.mkdtemp(prefix="raysys-bench-")), **changes)
     try:
         yield server, server.up(models)
     finally:

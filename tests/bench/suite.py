@@ -47,6 +47,7 @@ RIVALS = {
     },
 }
 OURS = "raysys"
+STREAK = 12  # answers in a row: with several replicas one may swap before another
 
 
 def throughput(
@@ -137,13 +138,20 @@ def reloads(server: Raysys, plan: Plan) -> dict[str, Any]:
 
 
 def _seconds_until_all_serve(server: Raysys, http: httpx.Client, version: str) -> float:
-    started, streak = time.monotonic(), 0
-    # Several answers in a row: one replica may have swapped before another.
-    while streak < 8:
-        streak = streak + 1 if _served(http, server.target("insurance")) == version else 0
-        if time.monotonic() - started > 30:
+    """Return when the answers of `version` began that no other interrupts: all replicas have swapped."""
+    target = server.target("insurance")
+    started = began = time.monotonic()
+    streak = 0
+    while streak < STREAK:
+        asked = time.monotonic()
+        if _served(http, target) != version:
+            streak = 0
+        else:
+            began = asked if streak == 0 else began
+            streak += 1
+        if asked - started > 30:
             raise TimeoutError(f"version {version} does not serve after 30 s")
-    return time.monotonic() - started
+    return began - started
 
 
 def _served(http: httpx.Client, target: Target) -> str:
@@ -218,6 +226,25 @@ def overload(server: Raysys, plan: Plan) -> dict[str, Any]:
         "after_p99_ms": after.p99_ms(),
         "replica_megabytes": [round(memory), round(after_memory)],
     }
+
+
+def costs(server: Raysys, silent: Raysys, plan: Plan) -> dict[str, Any]:
+    """Return the throughput with the log of predictions and all metrics, and without, taken in turns."""
+    targets = {OURS: server.target("insurance"), "silent": silent.target("insurance")}
+    found: dict[str, Any] = {}
+    for connections in (8, 32):
+        runs: dict[str, list[float]] = {name: [] for name in targets}
+        for _ in range(2 * plan.runs + 1):
+            for name, target in targets.items():
+                load.run(target, connections, 1)  # warm-up
+                runs[name].append(load.run(target, connections, plan.seconds).per_second)
+        ours, without = (statistics.median(runs[name]) for name in targets)
+        found[f"{connections} connections"] = {
+            "per_second": round(ours),
+            "without": round(without),
+            "share_paid": round(1 - ours / without, 4),
+        }
+    return found
 
 
 def soak(server: Raysys, plan: Plan, notify: Notify) -> dict[str, Any]:
