@@ -209,6 +209,79 @@ class TrainReport(Record, frozen=True):
     best: dict[str, Any] = {}
 
 
+class JoinReport(Record, frozen=True):
+    """What one join of predictions with their truth did.
+
+    Predictions: `placed` in their series or not (`unplaced` so far), `skipped` as not of the sample, `completed`,
+    `expired` without the whole truth. Truths, by value: `added`, `repeated` (said again, the same), `revised` (said
+    otherwise, the latest wins), `outdated` (said otherwise, and earlier than what is known). Feedback: `matched` with
+    predictions or not (`unmatched` so far), `surplus` values that no output has a place for.
+    """
+
+    family: str
+    placed: int = 0
+    unplaced: int = 0
+    skipped: int = 0
+    completed: int = 0
+    expired: int = 0
+    added: int = 0
+    repeated: int = 0
+    revised: int = 0
+    outdated: int = 0
+    matched: int = 0
+    unmatched: int = 0
+    surplus: int = 0
+
+
+class QualityWindow(Record, frozen=True):
+    """How a version did from `since` (included) to `until` (not).
+
+    `predictions` of the sample were made then, `placed` of them are where truth can reach, `wanted` values were
+    predicted and `values` of these have their truth. `error` is the family's metric over these, `baseline_error` that
+    of the gate's baseline on the same; None without values.
+    """
+
+    family: str
+    version: str
+    since: datetime
+    until: datetime
+    predictions: int
+    placed: int
+    wanted: int
+    values: int
+    error: float | None = None
+    baseline_error: float | None = None
+
+    @property
+    def coverage(self) -> float:
+        """The share of the predicted values that have their truth; 0 without any."""
+        return self.values / self.wanted if self.wanted else 0.0
+
+
+class VersionQuality(Record, frozen=True):
+    """A version's live error over all its windows, beside the baseline's and the error of its own test rows."""
+
+    family: str
+    version: str
+    metric: str
+    test_error: float | None
+    overall: QualityWindow
+    windows: list[QualityWindow] = []
+
+
+class Act(Record, frozen=True):
+    """What the policy of a family did or, in a dry run, would have done; `evidence` is what it was decided by."""
+
+    id: str
+    family: str
+    at: datetime
+    action: Literal["retrain", "rollback", "alert"]
+    reason: str
+    evidence: dict[str, Any] = {}
+    dry_run: bool = False
+    workflow_id: str | None = None
+
+
 class Level(Record, frozen=True):
     """A measured value by its name and labels, with a sentence `about` what it is."""
 

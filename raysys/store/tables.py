@@ -114,6 +114,9 @@ snapshots = sa.Table(
     sa.Column("created_at", UTC, nullable=False),
 )
 
+# `row` is the place within its request, `key` the caller's own name of it, and `anchor` the hour of
+# the last input value where the input is a piece of a series. `truth` is how far the join came:
+# NULL (not looked at), unplaced, waiting, complete, expired, or skipped (not of the sample).
 predictions = sa.Table(
     "predictions",
     metadata,
@@ -125,7 +128,63 @@ predictions = sa.Table(
     sa.Column("latency_ms", sa.Float, nullable=False),
     sa.Column("inputs", JSON, nullable=False),
     sa.Column("outputs", JSON, nullable=False),
+    sa.Column("row", sa.Integer, nullable=False, default=0, server_default="0"),
+    sa.Column("key", sa.String(128), index=True),
+    sa.Column("anchor", UTC),
+    sa.Column("truth", sa.String(16)),
     sa.Index("predictions_family_at", "family", "at"),
+    sa.Index("predictions_family_truth", "family", "truth", "at"),
+)
+
+# Truth as it was sent in, before any join: it may come before its prediction. The id is a hash of
+# what was said; said again, `at` moves on, `times` grows and it is joined again. `outcome` is NULL
+# until it is joined.
+feedback = sa.Table(
+    "feedback",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("family", sa.String(64), nullable=False),
+    sa.Column("request_id", sa.String(128)),
+    sa.Column("key", sa.String(128)),
+    sa.Column("row", sa.Integer, nullable=False),
+    sa.Column("values", JSON, nullable=False),
+    sa.Column("source", sa.String(255), nullable=False),
+    sa.Column("at", UTC, nullable=False),
+    sa.Column("times", sa.Integer, nullable=False, default=1, server_default="1"),
+    sa.Column("outcome", sa.String(16)),
+    sa.Index("feedback_family_outcome", "family", "outcome", "at"),
+)
+
+# What the values of a prediction's output should have been; only the join writes here.
+truths = sa.Table(
+    "truths",
+    metadata,
+    sa.Column(
+        "prediction_id",
+        sa.String(64),
+        sa.ForeignKey("predictions.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    sa.Column("position", sa.Integer, primary_key=True),
+    sa.Column("value", sa.Float, nullable=False),
+    sa.Column("source", sa.String(255), nullable=False),
+    sa.Column("at", UTC, nullable=False),
+    sa.Column("revisions", sa.Integer, nullable=False, default=0, server_default="0"),
+)
+
+# What the policy of a family did, or in a dry run would have done, and why.
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("id", sa.String(160), primary_key=True),
+    sa.Column("family", sa.String(64), nullable=False),
+    sa.Column("at", UTC, nullable=False),
+    sa.Column("action", sa.String(16), nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("evidence", JSON, nullable=False),
+    sa.Column("dry_run", sa.Boolean, nullable=False),
+    sa.Column("workflow_id", sa.String(128)),
+    sa.Index("decisions_family_at", "family", "at"),
 )
 
 # Append-only: triggers refuse UPDATE and DELETE. `seq` is the order of the moves.

@@ -30,7 +30,7 @@ def test_migrating_again_changes_nothing(settings: Settings, engine: sa.Engine) 
     with db.reading(engine) as connection:
         assert connection.execute(
             sa.text("SELECT version_num FROM raysys_version")
-        ).scalars().all() == ["0001"]
+        ).scalars().all() == ["0002"]
 
 
 def test_a_schema_of_a_later_release_is_left_as_it_is(
