@@ -48,11 +48,16 @@ class Dashboard:
 
     def actors(self) -> dict[str, str]:
         """Return the state of each named actor that is not dead."""
+        return {row["name"]: row["state"] for row in self._named_actors()}
+
+    def actor_pids(self) -> dict[str, int]:
+        """Return the process of each named actor that is not dead."""
+        return {row["name"]: row["pid"] for row in self._named_actors()}
+
+    def _named_actors(self) -> list[dict[str, Any]]:
         answer = self._ask("GET", "/api/v0/actors", params={"limit": 1000, "detail": False})
-        rows = answer["data"]["result"]["result"]
-        return {
-            row["name"]: row["state"] for row in rows if row.get("name") and row["state"] != "DEAD"
-        }
+        rows: list[dict[str, Any]] = answer["data"]["result"]["result"]
+        return [row for row in rows if row.get("name") and row["state"] != "DEAD"]
 
     def resources(self) -> dict[str, Any]:
         """Return the cluster's nodes, as Ray's state API gives them."""

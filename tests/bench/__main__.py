@@ -13,10 +13,10 @@ from typing import Any
 
 from raysys.cli import screen
 from tests import postgres
-from tests.bench import load, report, suite
+from tests.bench import kills, load, report, suite
 from tests.bench.servers import Raysys, machine, raysys
 
-PARTS = ("throughput", "reloads", "overload", "costs", "durable", "soak")
+PARTS = ("throughput", "reloads", "overload", "kills", "costs", "durable", "soak")
 SILENT: dict[str, Any] = {"prediction_log_per_second": 0, "metrics": False}
 
 
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     report.show(found)
     report.write(found, chosen.out)
     screen.note(f"written to {chosen.out}")
-    return 0
+    return 1 if "soak" in found and suite.leaks(found["soak"]) else 0
 
 
 def _measure(
@@ -58,6 +58,8 @@ def _measure(
     if "overload" in parts:
         screen.note("overload")
         found["overload"] = suite.overload(server, plan)
+    if "kills" in parts:
+        found["kills"] = kills.kills(server, screen.note)
     if "costs" in parts:
         screen.note("with and without log and metrics")
         with raysys(models, **SILENT) as (silent, _):

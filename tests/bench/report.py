@@ -9,8 +9,8 @@ from typing import Any
 from raysys.cli import screen
 
 PARTS = (
-    *("start", "model_milliseconds", "memory_megabytes", "reloads", "overload", "costs"),
-    *("durable", "soak"),
+    *("start", "model_milliseconds", "memory_megabytes", "reloads", "overload", "kills"),
+    *("costs", "durable", "soak"),
 )
 
 

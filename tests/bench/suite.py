@@ -167,6 +167,7 @@ class Probe:
     def __init__(self, target: Target) -> None:
         self.statuses: Counter[str] = Counter()
         self.latencies: list[float] = []
+        self.failures: list[float] = []  # when, by the monotonic clock
         self.without_retry_after = 0
         self._target = target
         self._ended = threading.Event()
@@ -193,12 +194,14 @@ class Probe:
                     answer = http.post(self._target.url, content=self._target.body, headers=headers)
                 except httpx.TransportError as error:
                     self.statuses[type(error).__name__] += 1
+                    self.failures.append(time.monotonic())
                     continue
                 self.statuses[str(answer.status_code)] += 1
                 if answer.is_success:
                     self.latencies.append(time.monotonic() - started)
-                elif "retry-after" not in answer.headers:
-                    self.without_retry_after += 1
+                    continue
+                self.failures.append(time.monotonic())
+                self.without_retry_after += "retry-after" not in answer.headers
 
 
 def overload(server: Raysys, plan: Plan) -> dict[str, Any]:
@@ -273,4 +276,11 @@ def soak(server: Raysys, plan: Plan, notify: Notify) -> dict[str, Any]:
     }
 
 
+def leaks(soaked: dict[str, Any]) -> bool:
+    """Say whether a request failed in a soak, or a process grew by more than a twentieth."""
+    grown = any(growth is None or growth > MOST_GROWTH for growth in soaked["growth"].values())
+    return bool(grown or soaked["failed"] or soaked["cut"])
+
+
+MOST_GROWTH = 0.05
 WATCHED = ("ServeReplica:insurance", "haproxy", "Host")
