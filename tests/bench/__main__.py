@@ -73,7 +73,7 @@ def _measure(
         "HAProxy": "haproxy",
     }
     found["memory_megabytes"] = {
-        name: [round(size) for size in server.resident_megabytes(title)]
+        name: sorted(map(round, server.resident_megabytes(title).values()))
         for name, title in names.items()
     }
 

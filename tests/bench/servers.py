@@ -90,10 +90,10 @@ class Raysys:
         url, text = self.target(family)
         return httpx.post(url, content=text, headers={"content-type": "application/json"})
 
-    def resident_megabytes(self, name: str) -> list[float]:
-        """Return the memory of each process of this home whose title holds `name`, the largest first."""
+    def resident_megabytes(self, name: str) -> dict[int, float]:
+        """Return the memory of each process of this home whose title holds `name`, by process id."""
         found = [p for p in processes.find(self.settings) if name in " ".join(p.cmdline())]
-        return sorted((p.memory_info().rss / 1e6 for p in found), reverse=True)
+        return {p.pid: round(p.memory_info().rss / 1e6, 1) for p in found}
 
     def _register(self, family: str, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()

@@ -209,10 +209,10 @@ def overload(server: Raysys, plan: Plan) -> dict[str, Any]:
     target = server.target("insurance")
     with Probe(target) as calm:
         time.sleep(3)
-    memory = sum(server.resident_megabytes("ServeReplica:insurance"))
+    memory = sum(server.resident_megabytes("ServeReplica:insurance").values())
     with Probe(target) as probe:
         flood = load.run(target, 640, plan.overload_seconds)
-    after_memory = sum(server.resident_megabytes("ServeReplica:insurance"))
+    after_memory = sum(server.resident_megabytes("ServeReplica:insurance").values())
     time.sleep(5)
     with Probe(target) as after:
         time.sleep(3)
@@ -254,18 +254,18 @@ def soak(server: Raysys, plan: Plan, notify: Notify) -> dict[str, Any]:
     """Put half a load on for long, with a reload every minute; return how memory grew."""
     end = time.monotonic() + plan.soak_seconds
     pressure = load.start(server.target("insurance"), 4, plan.soak_seconds)
-    samples: list[dict[str, float]] = []
+    samples: list[dict[str, dict[int, float]]] = []
     turn = 0
     while time.monotonic() < end - 1:
         turn += 1
         server.registry.set_alias("insurance", "champion", server.versions["insurance"][turn % 2])
         time.sleep(max(0.0, min(60.0, end - 1 - time.monotonic())))
-        samples.append({name: sum(server.resident_megabytes(name)) for name in WATCHED})
+        samples.append({name: server.resident_megabytes(name) for name in WATCHED})
         notify(f"minute {turn}: {samples[-1]}")
     busy = load.finish(pressure)
     # The first sixth is warm-up: caches and pools grow to their size.
     first, last = samples[len(samples) // 6], samples[-1]
-    growth = {n: round(last[n] / first[n] - 1, 4) if first[n] else None for n in WATCHED}
+    growth = {name: _growth(first[name], last[name]) for name in WATCHED}
     return {
         "seconds": plan.soak_seconds,
         "requests": busy.requests,
@@ -274,6 +274,11 @@ def soak(server: Raysys, plan: Plan, notify: Notify) -> dict[str, Any]:
         "growth": growth,
         "samples": samples,
     }
+
+
+def _growth(first: dict[int, float], last: dict[int, float]) -> float | None:
+    """Return by what share the process grew most that lived all the time; None when none did."""
+    return max((round(last[pid] / first[pid] - 1, 4) for pid in first.keys() & last), default=None)
 
 
 def leaks(soaked: dict[str, Any]) -> bool:
