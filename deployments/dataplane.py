@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -23,7 +24,7 @@ from deployments.keys import Keys
 from deployments.open_inference import Codec, TensorSpec, output_tensor
 from deployments.rows import RowReader
 from raysys.errors import InvalidInput, NotFound, Unavailable
-from raysys.families.base import Family
+from raysys.families.base import Family, Series
 from raysys.metrics import Tally
 from raysys.serving.follower import Follower
 from raysys.serving.loader import LoadedModel, example_rows
@@ -32,6 +33,7 @@ from raysys.serving.trial import TrialFollower
 
 PLATFORM = "onnxruntime_onnx"
 STICKY = b"x-session-id"  # its callers get the same model while a challenger is tried
+KEY = b"x-prediction-key"  # the caller's own name of a request, by which its truth is sent later
 V2_PATH = re.compile(
     r"/v2/models/[^/]+(?:/versions/(?P<version>[^/]+))?(?:/(?P<verb>ready|infer))?/?"
 )
@@ -129,6 +131,7 @@ class Dataplane:
         self, model: LoadedModel, rows: list[Any], request: Request
     ) -> tuple[LoadedModel, list[Any]]:
         started = time.perf_counter()
+        anchor = self._anchor(request.query) if request.query else None
         encoded = self._family.encode(rows)
         trial = self._trials.current if self._trials else None
         if trial is not None and model is self._slot.current:
@@ -140,8 +143,13 @@ class Dataplane:
         if self._log is not None:
             seconds = time.perf_counter() - started
             name = request.headers.get(REQUEST_ID, b"").decode("latin-1")
-            self._log.offer(Entry(name, model.version, time.time(), seconds, rows, answers))
+            key = request.headers.get(KEY, b"").decode("latin-1") or None
+            entry = Entry(name, model.version, time.time(), seconds, rows, answers, key, anchor)
+            self._log.offer(entry)
         return model, answers
+
+    def _anchor(self, query: bytes) -> datetime | None:
+        return _query_hour(query) if isinstance(self._family.data, Series) else None
 
 
 def no_model(family: str, refused: dict[str, str]) -> str:
@@ -150,18 +158,38 @@ def no_model(family: str, refused: dict[str, str]) -> str:
     return f"No model of {family} is loaded: {why}."
 
 
+def _query_value(query: bytes, name: str) -> str | None:
+    values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get(name)
+    return None if values is None else values[-1]
+
+
 def _query_version(query: bytes) -> str | None:
-    if not query:
-        return None
-    values = parse_qs(query.decode("latin-1"), keep_blank_values=True).get("version")
-    if values is None:
-        return None
-    if not values[-1].isdecimal():
+    version = _query_value(query, "version") if query else None
+    if version is not None and not version.isdecimal():
         raise InvalidInput(
             "The query's version is not a number.",
             issues=[{"loc": ["query", "version"], "reason": "must be a whole number"}],
         )
-    return values[-1]
+    return version
+
+
+def _query_hour(query: bytes) -> datetime | None:
+    """Return the hour of the last input value, where the query names it with `at`."""
+    text = _query_value(query, "at")
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None:
+            raise ValueError
+        at = at.astimezone(UTC)
+        if at != at.replace(minute=0, second=0, microsecond=0):
+            raise ValueError
+    except (ValueError, OverflowError):
+        reason = "must be a whole hour with its zone, such as 2026-11-24T05:00Z"
+        issues = [{"loc": ["query", "at"], "reason": reason}]
+        raise InvalidInput("The query's at is not an hour.", issues=issues) from None
+    return at
 
 
 def _named(model: LoadedModel) -> bytes:

@@ -9,10 +9,11 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from deployments.open_inference import Codec
-from raysys.families.base import Family
+from raysys.families.base import Family, Series
 
 VERSION = "3.0.3"  # what the bundled Swagger UI can show
 REF = "#/components/schemas/{name}"
+HOUR = "^20[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])T([01][0-9]|2[0-3]):00Z$"
 PROBLEM_REF = {"$ref": "#/components/schemas/Problem"}
 
 
@@ -114,7 +115,7 @@ def _predict(family: Family, name: str, row: dict[str, Any]) -> dict[str, Any]:
         "tags": ["predict"],
         "summary": family.title,
         "description": f"Answers with {family.unit or 'numbers'}, and the version that answered.",
-        "parameters": [_version_parameter("query", required=False)],
+        "parameters": [_version_parameter("query", required=False), *_truth_parameters(family)],
         "requestBody": {
             "required": True,
             "content": {"application/json": {"schema": schema, "examples": examples}},
@@ -150,6 +151,7 @@ def _v2(family: Family, name: str) -> dict[str, Any]:
         base = f"/v2/models/{name}{suffix}"
         kind = "_version" if suffix else ""
         parameters = [_version_parameter("path", required=True)] if suffix else []
+        told = [*parameters, *_truth_parameters(family)]
         for verb, summary in (("", "Metadata of the model"), ("/ready", "Whether it can answer")):
             operation = {
                 "tags": ["v2"],
@@ -159,7 +161,7 @@ def _v2(family: Family, name: str) -> dict[str, Any]:
                 "responses": {"200": _ok({"type": "object"}), **_problems(PREDICT_PROBLEMS)},
             }
             paths[base + verb] = {"get": operation}
-        paths[f"{base}/infer"] = {"post": _infer(family, f"v2_infer{kind}_{name}", parameters)}
+        paths[f"{base}/infer"] = {"post": _infer(family, f"v2_infer{kind}_{name}", told)}
     return paths
 
 
@@ -204,6 +206,25 @@ def _version_parameter(place: str, *, required: bool) -> dict[str, Any]:
         "description": "A version other than the one that serves.",
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
     }
+
+
+def _truth_parameters(family: Family) -> list[dict[str, Any]]:
+    """Return what a caller may say so that a prediction finds its truth."""
+    key = {
+        "name": "X-Prediction-Key",
+        "in": "header",
+        "description": "Your own name of the request, by which its truth may be sent to /feedback.",
+        "schema": {"type": "string", "maxLength": 128, "pattern": "^[!-~]+$"},
+    }
+    if not isinstance(family.data, Series):
+        return [key]
+    hour = {
+        "name": "at",
+        "in": "query",
+        "description": "The hour of the last input value; it is looked up when it is not named.",
+        "schema": {"type": "string", "pattern": HOUR},
+    }
+    return [key, hour]
 
 
 def _ok(schema: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ Rows = list[dict[str, Any]]
 
 
 class Entry(NamedTuple):
-    """One answered request."""
+    """One answered request; `key` is the caller's own name of it, `anchor` the hour of its last input value."""
 
     request_id: str
     version: str
@@ -30,6 +30,8 @@ class Entry(NamedTuple):
     seconds: float
     rows: list[Any]
     answers: list[Any]
+    key: str | None = None
+    anchor: datetime | None = None
 
 
 class PredictionLog:
@@ -109,8 +111,11 @@ class PredictionLog:
                 "latency_ms": entry.seconds * 1e3,
                 "inputs": msgspec.to_builtins(row),
                 "outputs": answer,
+                "row": number,
+                "key": entry.key and entry.key[:128],
+                "anchor": entry.anchor,
             }
-            for row, answer in zip(entry.rows, entry.answers, strict=True)
+            for number, (row, answer) in enumerate(zip(entry.rows, entry.answers, strict=True))
         ]
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 from typing import Any
 
 import pytest
 
+from deployments.dataplane import Dataplane
+from deployments.model import ModelApp
+from raysys.serving.prediction_log import PredictionLog, Rows
 from tests.unit.deployments.conftest import LIMIT_BYTES, Served
 
 GOOD = {"weight": 2.5, "count": 3, "kind": "pear"}
@@ -237,3 +241,39 @@ def test_requests_and_rows_are_counted(fruits: Served) -> None:
     fruits.call("POST", json={})
     assert fruits.tally.statuses == {200: 1, 422: 1}
     assert fruits.tally.rows == {"1": 2}
+
+
+def logged(served: Served, query: str = "", **headers: str) -> Rows:
+    """Return what is logged of one request that names its hour and key."""
+    written: Rows = []
+    log = PredictionLog(served.family.name, written.extend, 10)
+    plane = Dataplane(served.family, served.follower, log=log)
+    served.app = ModelApp(plane, served.path, LIMIT_BYTES)
+    body = served.family.example
+    assert served.call("POST", served.path + query, json=body, headers=headers).is_success
+    log.flush()
+    return written
+
+
+def test_a_prediction_is_logged_with_the_hour_and_the_key_of_its_request(waves: Served) -> None:
+    query, key = "?at=2026-11-24T14:00%2B09:00&version=1", {"x-prediction-key": "trip 7"}
+    [row] = logged(waves, query, **key)
+    assert row["anchor"] == dt.datetime(2026, 11, 24, 5, tzinfo=dt.UTC)
+    assert (row["key"], row["row"]) == ("trip 7", 0)
+    [row] = logged(waves)
+    assert (row["anchor"], row["key"]) == (None, None)
+
+
+def test_the_hour_of_a_request_that_is_no_piece_of_a_series_means_nothing(fruits: Served) -> None:
+    [row] = logged(fruits, "?at=noon")
+    assert row["anchor"] is None
+
+
+@pytest.mark.parametrize(
+    "at",
+    ["", "noon", "2026-11-24", "2026-11-24T05:00", "2026-11-24T05:30Z", "0001-01-01T00:00%2B09:00"],
+)
+def test_what_is_no_hour_with_a_zone_is_refused(waves: Served, at: str) -> None:
+    answer = waves.call("POST", f"{waves.path}?at={at}", json=[1, 2, 3, 4])
+    assert answer.status_code == 422
+    assert locs(answer.json()) == [["query", "at"]]

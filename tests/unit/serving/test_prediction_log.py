@@ -27,9 +27,9 @@ def test_each_row_of_a_request_is_one_prediction(tmp_path: Path) -> None:
     with db.reading(engine) as connection:
         rows = connection.execute(sa.select(predictions).order_by(predictions.c.outputs)).all()
     engine.dispose()
-    assert [(row.request_id, row.inputs, row.outputs) for row in rows] == [
-        ("r0", [1.0], 3.0),
-        ("r0", [2.0], 4.0),
+    assert [(row.request_id, row.row, row.inputs, row.outputs) for row in rows] == [
+        ("r0", 0, [1.0], 3.0),
+        ("r0", 1, [2.0], 4.0),
     ]
     assert rows[0].latency_ms == 2.0
 
