@@ -244,7 +244,7 @@ def _add_models(router: APIRouter, office: Office) -> None:
             report={},
             **_signed(order.reason),
         )
-        _poke()
+        hurry()
         return _json(done)
 
     @router.post("/models/{family}/canary", status_code=202, summary="Try a version on traffic")
@@ -264,7 +264,7 @@ def _add_models(router: APIRouter, office: Office) -> None:
             family=office.family(family).name,
             **_signed((order or RollbackOrder()).reason),
         )
-        _poke()
+        hurry()
         return _json(done)
 
     @router.get("/models/{family}/history", summary="Promotions of a family, newest first")
@@ -299,12 +299,13 @@ def _serving(family: str | None = None) -> dict[str, Any]:
     }
 
 
-def _poke() -> None:
+def hurry() -> None:
+    """Let the watcher look at the registry now; without one, the next poll of its successor finds out."""
     import ray
 
     from raysys.serving.watcher import poke
 
-    if ray.is_initialized():  # without a poke the next poll finds out
+    if ray.is_initialized():
         poke()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -14,12 +15,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import Match, Route
 
-from deployments.admin import Office, admin_router
+from deployments.admin import Office, admin_router, hurry
 from deployments.health import Health
 from deployments.http import Response, problem, problem_of
 from deployments.openapi import document
 from raysys.errors import InvalidInput, RaysysError
 from raysys.families.base import Family
+from raysys.tokens import hook_key
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -45,6 +47,7 @@ def build_site(office: Office, health: Health) -> FastAPI:
     _add_health(site, health)
     _add_v2(site, health)
     site.include_router(admin_router(office))
+    _add_hooks(site, hook_key(office.settings))
     _add_documentation(site, list(office.families.values()))
     _add_problems(site)
     return site
@@ -79,6 +82,17 @@ def _add_v2(site: FastAPI, health: Health) -> None:
     async def ready() -> dict[str, bool]:
         await health.versions()
         return {"ready": True}
+
+
+def _add_hooks(site: FastAPI, key: str) -> None:
+    from raysys.serving.watcher import HOOK_PATH
+
+    @site.post(HOOK_PATH + "{given}", status_code=204, include_in_schema=False)
+    def alias_moved(given: str) -> Answer:
+        if not hmac.compare_digest(given.encode(), key.encode()):
+            raise HTTPException(404)
+        hurry()
+        return Answer(status_code=204)
 
 
 def _add_documentation(site: FastAPI, served: list[Family]) -> None:

@@ -25,6 +25,11 @@ SHA256_TAG = "raysys.sha256"
 PATH_TAG = "raysys.model_path"
 ROLLOUT_TAG = "raysys.rollout"  # of a family: how its challenger is tried
 
+HOOK = "raysys"
+HOOK_EVENTS = [
+    {"entity": "MODEL_VERSION_ALIAS", "action": action} for action in ("CREATED", "DELETED")
+]
+
 
 class Registered(NamedTuple):
     """What the registry says of a family as a whole."""
@@ -141,6 +146,21 @@ class Registry:
             self._json("DELETE", "/registered-models/alias", json={"name": family, "alias": alias})
         except NotFound:
             return
+
+    def tell(self, url: str) -> None:
+        """Let the server post to `url` whenever an alias is moved or removed; a repetition changes nothing.
+
+        Raises Conflict where the server will not post there: it may allow only https and public addresses.
+        """
+        hooks = self._pages("/webhooks", "webhooks")
+        ours = next((hook for hook in hooks if hook["name"] == HOOK), None)
+        if ours is not None and ours["url"] == url and ours.get("status") == "ACTIVE":
+            return
+        body = {"name": HOOK, "url": url, "status": "ACTIVE", "events": HOOK_EVENTS}
+        if ours is None:
+            self._json("POST", "/webhooks", json=body)
+        else:
+            self._json("PATCH", f"/webhooks/{ours['webhook_id']}", json=body)
 
     def delete_version(self, version: ModelVersion) -> None:
         """Remove a version and its files; one that is not there stays away."""

@@ -63,6 +63,11 @@ class Settings(BaseSettings):
         "",
         description="MLflow server to use; by default `up` starts one of its own on `mlflow_port`.",
     )
+    hook_url: str = Field(
+        "",
+        description="Root of this server as MLflow reaches it, to be told at once of a moved alias; the aliases are "
+        "asked for every second in any case.",
+    )
     http_host: str = Field("127.0.0.1", description="Address that predictions are served on.")
     http_port: Port = Field(8000, description="TCP port that predictions are served on.")
     mlflow_port: Port = Field(5000, description="TCP port of the MLflow server that `up` starts.")
@@ -92,6 +97,7 @@ class Settings(BaseSettings):
     prediction_log_share: float = Field(
         1.0, ge=0, le=1, description="Share of the requests that may be logged."
     )
+    metrics: bool = Field(True, description="Whether replicas count requests and send metrics.")
     families: tuple[str, ...] = Field(
         (),
         description="Families to serve and to schedule, by name; every installed family when empty.",
@@ -271,6 +277,11 @@ class Settings(BaseSettings):
         """The address that predictions are asked at from this machine."""
         host = "127.0.0.1" if self.http_host in ("0.0.0.0", "") else self.http_host  # noqa: S104  an address to compare with
         return f"http://{host}:{self.http_port}"
+
+    @property
+    def hook_root(self) -> str:
+        """The root of this server as MLflow reaches it; empty when MLflow is not to tell of moved aliases."""
+        return (self.hook_url or (self.http_url if self.runs_mlflow else "")).rstrip("/")
 
     @property
     def dashboard_url(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 from pathlib import Path
@@ -15,6 +16,11 @@ RAY_TOKEN_NAME = "ray-token"  # noqa: S105  likewise
 def api_token(settings: Settings) -> str:
     """Return the bearer token of /admin: the setting, else the home's own, made now if there is none."""
     return settings.api_token.get_secret_value() or _kept(settings.home / API_TOKEN_NAME)
+
+
+def hook_key(settings: Settings) -> str:
+    """Return the last part of the path at which MLflow tells of a moved alias: it opens nothing else."""
+    return hmac.new(api_token(settings).encode(), b"hook", "sha256").hexdigest()[:32]
 
 
 def ray_token(settings: Settings) -> str:

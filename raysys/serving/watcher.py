@@ -19,11 +19,14 @@ from raysys.serving import rollout as rollouts
 from raysys.serving.offers import Offer
 from raysys.serving.rollout import Rollout, Tried
 from raysys.settings import Settings
+from raysys.tokens import hook_key
 
 WATCHER = "raysys-watcher"
 TARGET = "raysys.serving.watcher:Watcher"
+HOOK_PATH = "/hooks/registry/"
 CALLS_AT_ONCE = 512  # every replica holds one call open, and each is a thread
 POLL_SECONDS = 1.0
+BREATH_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 15.0
 FORGET_SECONDS = 90.0  # a replica says what it serves every 30 s at least
 FIRST_POLL_SECONDS = 3.0
@@ -81,6 +84,8 @@ class Watcher:
         settings = Settings()
         log.configure(settings)
         self._registry = registry or Registry(settings.tracking_uri)
+        root = settings.hook_root
+        self._hook = f"{root}{HOOK_PATH}{hook_key(settings)}" if root else ""
         self._keep = keep or _put
         self._changed = threading.Condition()
         self._aliases: dict[str, dict[str, str]] | None = None
@@ -244,11 +249,22 @@ class Watcher:
             try:
                 self._poll()
                 failures = 0
+                self._ask_to_be_told()
             except Exception as error:  # noqa: BLE001  the rim of the loop: the watcher goes on
                 failures += 1
                 self._note_failure(error)
             self._wake.wait(min(POLL_SECONDS * 2 ** min(failures, 6), LONGEST_PAUSE_SECONDS))
+            time.sleep(BREATH_SECONDS)  # however often somebody pokes
             self._wake.clear()
+
+    def _ask_to_be_told(self) -> None:
+        if not self._hook:
+            return
+        url, self._hook = self._hook, ""  # once: without it, a change is seen a second later
+        try:
+            self._registry.tell(url)
+        except RaysysError as error:
+            log.get("watcher").info("MLflow will not tell of moved aliases", error=error.message)
 
     def _note_failure(self, error: Exception) -> None:
         known = isinstance(error, RaysysError)

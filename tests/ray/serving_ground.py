@@ -19,6 +19,7 @@ import psutil
 
 from raysys import families
 from raysys.errors import RaysysError
+from raysys.laptop.services import MLFLOW_ENVIRONMENT
 from raysys.serving.config import serve_environment
 from raysys.serving.loader import example_rows
 from raysys.settings import Settings
@@ -61,7 +62,7 @@ class Mlflow:
             *("--backend-store-uri", f"sqlite:///{self._folder / 'mlflow.db'}"),
             *("--artifacts-destination", str(self._folder / "artifacts"), "--serve-artifacts"),
         ]
-        env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        env = {**os.environ, **MLFLOW_ENVIRONMENT}
         with (self._folder / "mlflow.log").open("ab") as out:
             self._process = subprocess.Popen(
                 command, stdout=out, stderr=out, env=env, start_new_session=True

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import httpx
 import pytest
 
 from raysys.errors import ModelRefused, NotFound
 from raysys.registry import Registry
-from tests.ray.serving_ground import Mlflow, create_version, register
+from tests.ray.serving_ground import Mlflow, create_version, register, until
 
 DATA = b"the bytes of a model"
 
@@ -45,6 +49,40 @@ def test_an_alias_is_set_moved_and_removed(registry: Registry, mlflow: Mlflow, f
     registry.delete_alias("apples", "champion")
     assert registry.champion("apples") is None
     assert registry.aliases()["apples"] == {"challenger": first}
+
+
+def test_moved_aliases_are_told(registry: Registry, first: str) -> None:
+    told: list[dict[str, Any]] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            told.append({"path": self.path, "event": (body["entity"], body["action"])})
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            for path in ("/old", "/new", "/new"):
+                registry.tell(f"http://127.0.0.1:{server.server_port}{path}")
+
+            def heard() -> bool:
+                registry.set_alias("apples", "told", first)
+                return bool(told)
+
+            until(heard)  # the server keeps its list of hooks for a second
+            registry.delete_alias("apples", "told")
+            until(lambda: told[-1]["event"] == ("model_version_alias", "deleted"))
+        finally:
+            server.shutdown()
+            thread.join()
+    assert {each["path"] for each in told} == {"/new"}
+    assert told[0]["event"] == ("model_version_alias", "created")
 
 
 def test_what_does_not_exist_is_not_found(registry: Registry, first: str) -> None:

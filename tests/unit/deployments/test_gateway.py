@@ -10,6 +10,7 @@ import pytest
 
 from deployments.gateway import GatewayApp
 from raysys.errors import Unavailable
+from raysys.tokens import hook_key
 from tests.unit.deployments.conftest import LIMIT_BYTES, Served
 
 GOOD = {"weight": 2.5, "count": 3, "kind": "pear"}
@@ -178,3 +179,9 @@ def test_admin_knows_the_families(fruits: Served, verb: str) -> None:
     answer = fruits.through_gateway("POST", f"/admin/{verb}/nobody", headers=TOKEN)
     assert answer.status_code == 404
     assert "fruits" in answer.json()["detail"]
+
+
+def test_a_moved_alias_is_told_with_the_key_only(waves: Served) -> None:
+    key = hook_key(waves.office.settings)
+    for path, status in ((f"/hooks/registry/{key}", 204), ("/hooks/registry/guessed", 404)):
+        assert waves.through_gateway("POST", path, json={}).status_code == status

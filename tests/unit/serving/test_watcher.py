@@ -12,12 +12,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from raysys.errors import ModelRefused, NotFound, Unavailable
+from raysys.errors import Conflict, ModelRefused, NotFound, Unavailable
 from raysys.records import LoadedVersion, ModelVersion
 from raysys.registry import ROLLOUT_TAG, Registered
 from raysys.serving import watcher as module
 from raysys.serving.rollout import Rollout, Tried
 from raysys.serving.watcher import Watcher
+from raysys.settings import Settings
+from raysys.tokens import hook_key
 
 NOW = datetime(2026, 3, 15, tzinfo=UTC)
 
@@ -32,6 +34,11 @@ class HandRegistry:
         self.down = False
         self.downloads: list[str] = []
         self.polled = threading.Event()
+        self.told: list[str] = []
+
+    def tell(self, url: str) -> None:
+        self.told.append(url)
+        raise Conflict("MLflow posts to public addresses only.")
 
     def families(self) -> dict[str, Registered]:
         self.polled.set()
@@ -201,3 +208,14 @@ def test_a_challenger_without_a_file_is_told_with_the_reason(
     registry.table["waves"]["challenger"] = "2"
     told, sha256, reason = make().trial("r1", "waves", None, None, 5)
     assert (told, sha256, reason) == (rollout, "", "its file is missing")
+
+
+def test_it_asks_once_to_be_told_of_moves_and_goes_on_when_that_is_refused(
+    make: Callable[[], Any], registry: HandRegistry, tmp_path: Path
+) -> None:
+    watcher = make()
+    registry.table = {"waves": {"champion": "2"}}
+    assert watcher.next(state(), "1", 10)[0] == "2"
+    key = hook_key(Settings(home=tmp_path))
+    assert registry.told == [f"http://127.0.0.1:8000/hooks/registry/{key}"]
+    assert watcher.state().reachable
