@@ -25,10 +25,10 @@ from deployments.open_inference import Codec, TensorSpec, output_tensor
 from deployments.rows import RowReader
 from raysys.errors import InvalidInput, NotFound, Unavailable
 from raysys.families.base import Family, Series
-from raysys.metrics import Tally
 from raysys.serving.follower import Follower
 from raysys.serving.loader import LoadedModel, example_rows
 from raysys.serving.prediction_log import Entry, PredictionLog
+from raysys.serving.tally import Tally
 from raysys.serving.trial import TrialFollower
 
 PLATFORM = "onnxruntime_onnx"
@@ -46,7 +46,7 @@ class Dataplane:
         self,
         family: Family,
         follower: Follower,
-        tally: Tally,
+        tally: Tally | None = None,
         *,
         trials: TrialFollower | None = None,
         log: PredictionLog | None = None,
@@ -64,12 +64,23 @@ class Dataplane:
 
     async def answer(self, request: Request) -> Response:
         """Return the answer to any request for this family; never raises."""
+        tally = self._tally
+        if tally is None:
+            return await self._answered(request)
+        started = time.perf_counter()
+        tally.ongoing += 1
         try:
-            response = await self._route(request)
-        except Exception as error:  # noqa: BLE001  the rim: whatever comes in, the replica goes on
-            response = problem_of(error, request.path, request.headers)
-        self._tally.count(response.status)
+            response = await self._answered(request)
+        finally:
+            tally.ongoing -= 1
+        tally.count(response.status, time.perf_counter() - started)
         return response
+
+    async def _answered(self, request: Request) -> Response:
+        try:
+            return await self._route(request)
+        except Exception as error:  # noqa: BLE001  the rim: whatever comes in, the replica goes on
+            return problem_of(error, request.path, request.headers)
 
     async def _route(self, request: Request) -> Response:
         if self._keys is not None:
@@ -139,7 +150,8 @@ class Dataplane:
         else:
             output = model.run(encoded)
         answers = self._family.decode(output)
-        self._tally.add_rows(model.version, len(rows))
+        if self._tally is not None:
+            self._tally.add_rows(model.version, len(rows))
         if self._log is not None:
             seconds = time.perf_counter() - started
             name = request.headers.get(REQUEST_ID, b"").decode("latin-1")

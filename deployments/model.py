@@ -26,13 +26,13 @@ from deployments.http import (
 from deployments.keys import Keys
 from raysys import families, log
 from raysys.errors import NotFound
-from raysys.metrics import Tally
 from raysys.records import LoadedVersion
 from raysys.serving.follower import Follower
 from raysys.serving.offers import LastGood
 from raysys.serving.prediction_log import PredictionLog, to_database
 from raysys.serving.scaling import BUSY, Busyness
 from raysys.serving.slot import Slot
+from raysys.serving.tally import Tally
 from raysys.serving.trial import TrialFollower
 from raysys.settings import Settings
 
@@ -100,7 +100,7 @@ class FamilyReplica:
         cache = LastGood(settings.home / CACHE)
         self._settings = settings
         self._path = f"/predict/{kind.route}"
-        self._tally = Tally(family)
+        self._tally = Tally(family) if settings.metrics else None
         slot = Slot(kind)
         self._follower = Follower(replica, slot, WatcherOffers(), cache)
         self._trials = TrialFollower(replica, slot, WatcherOffers())
@@ -165,13 +165,17 @@ class FamilyReplica:
         while True:
             await asyncio.sleep(FLUSH_SECONDS)
             try:
-                current = self._follower.slot.current
-                version = current.version if current else ""
-                if self._log is not None:
-                    self._tally.logged, self._log.outcomes = self._log.outcomes, Counter()
-                self._tally.flush(version, len(self._follower.slot.refused))
+                self._flush()
             except Exception:  # noqa: BLE001  the rim: metrics must not end a replica
                 log.get("serving").exception("metrics were not sent")
+
+    def _flush(self) -> None:
+        tally, follower = self._tally, self._follower
+        if tally is None:
+            return
+        if self._log is not None:
+            tally.logged, self._log.outcomes = self._log.outcomes, Counter()
+        tally.flush(follower.state(), len(follower.slot.refused), follower.reachable)
 
 
 def _prediction_log(family: str, settings: Settings) -> PredictionLog | None:

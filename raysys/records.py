@@ -269,6 +269,26 @@ class VersionQuality(Record, frozen=True):
     windows: list[QualityWindow] = []
 
 
+class Drift(Record, frozen=True):
+    """How far the live values of one feature are from those of the served version's snapshot.
+
+    `score` is the worst statistic over its threshold: above 1 it drifted, and None says that `reason` forbids to tell.
+    `psi` is the population stability index, `ks` the largest difference of the two distributions (0 to 1), `distance`
+    the Wasserstein distance in the feature's own unit. `live` counts the values that were compared. `kind` is `input`
+    for what the model is asked and would be trained with, `relation` for such a value as far as the others explain it,
+    `context` for other columns of the source, and `output` for its answers.
+    """
+
+    feature: str
+    kind: Literal["input", "relation", "context", "output"]
+    live: int
+    score: float | None = None
+    psi: float | None = None
+    ks: float | None = None
+    distance: float | None = None
+    reason: str = ""
+
+
 class Act(Record, frozen=True):
     """What the policy of a family did or, in a dry run, would have done; `evidence` is what it was decided by."""
 
@@ -283,10 +303,9 @@ class Act(Record, frozen=True):
 
 
 class Level(Record, frozen=True):
-    """A measured value by its name and labels, with a sentence `about` what it is."""
+    """A measured value of a metric that `raysys.metrics` declares, by its name and labels."""
 
     name: str
-    about: str
     value: float
     labels: dict[str, str]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Any
 
-from raysys import durable, families
+from raysys import durable, families, metrics
 from raysys.errors import InvalidInput, QuotaExhausted, RaysysError, SourceError
 from raysys.families.base import Series
 from raysys.records import CrawlReport, Record, Window, WindowReport, plain
@@ -24,10 +24,11 @@ class Plan(Record, frozen=True):
 
 
 class Failure(Record, frozen=True):
-    """A window that brought nothing, and why."""
+    """A window that brought nothing, and why; `code` is the source's, or `other` for one that is no short number."""
 
     window: Window
     error: str
+    code: str = "other"
 
 
 class Batch(Record, frozen=True):
@@ -144,7 +145,22 @@ def _date(text: str | None, name: str) -> date | None:
         ) from error
 
 
-@durable.step(where="ray", num_cpus=0)
+def count(batch: Batch, family: str, *_: Any) -> None:
+    """Count what a step brought."""
+    outcomes = {
+        "new": sum(report.new for report in batch.reports),
+        "known": sum(report.known for report in batch.reports),
+        "rejected": sum(report.rejected for report in batch.reports),
+        "missing": sum(report.missing_hours for report in batch.reports),
+    }
+    for outcome, rows in outcomes.items():
+        metrics.add("crawl_rows", rows, family=family, outcome=outcome)
+    codes = [failure.code for failure in batch.failed]
+    for code in [*codes, "quota"] if batch.stopped else codes:
+        metrics.add("crawl_errors", family=family, code=code)
+
+
+@durable.step(where="ray", num_cpus=0, measured=count)
 def fetch(family: str, windows: list[Window], before: int, total: int) -> Batch:
     """Fetch and store each of `windows`, of which `before` came before; a failed one is noted and left."""
     from raysys.pipelines import crawl as pipeline
@@ -164,7 +180,7 @@ def fetch(family: str, windows: list[Window], before: int, total: int) -> Batch:
                 stop = pipeline.note_failure(
                     runtime.engine, source, window, error, workflow_id=run_id, now=now
                 )
-                failed.append(Failure(window=window, error=error.message))
+                failed.append(Failure(window=window, error=error.message, code=_code(error)))
                 durable.notify(f"{_days(window)} failed: {error.message}", done=done, total=total)
                 if stop:
                     return Batch(reports=reports, failed=[], stopped=_stopped(error))
@@ -172,6 +188,11 @@ def fetch(family: str, windows: list[Window], before: int, total: int) -> Batch:
             reports.append(report)
             durable.notify(_told(report), done=done, total=total)
     return Batch(reports=reports, failed=failed)
+
+
+def _code(error: RaysysError) -> str:
+    code = str(error.fields.get("code") or "")
+    return code if code.isdecimal() and len(code) <= 3 else "other"
 
 
 def _stopped(error: RaysysError) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 from raysys import durable, families, metrics
@@ -31,10 +30,5 @@ def measure() -> list[dict[str, Any]]:
             levels += pipeline.data_levels(runtime.engine, family, runtime.settings, now)
         levels += pipeline.run_levels(runtime.durable, now)
     for level in levels:
-        _levels().set(level.name, level.about, level.value, level.labels)
+        metrics.level(level.name, level.value, **level.labels)
     return [dict(plain(level)) for level in levels]
-
-
-@cache
-def _levels() -> metrics.Levels:
-    return metrics.Levels()

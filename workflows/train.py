@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from raysys import durable, families
+from raysys import durable, families, metrics
 from raysys.errors import RaysysError
 from raysys.families.base import Series
 from raysys.records import (
@@ -121,8 +121,14 @@ def open_run(family: str, snapshot: str) -> str:
     return run_id
 
 
+def count(found: Found, family: str, *_: Any) -> None:
+    """Count the trials of a search that has ended, and show its best."""
+    metrics.add("trials", found.trials, family=family)
+    metrics.level("best_metric", found.metric, family=family)
+
+
 # No CPU: it only drives the trials, which take theirs from the cluster.
-@durable.step(where="ray", num_cpus=0, spawns=True)
+@durable.step(where="ray", num_cpus=0, spawns=True, measured=count)
 def search(family: str, snapshot: str, run_id: str, trials: int | None) -> Found:
     """Search configurations; after a crash the study goes on with its finished trials."""
     from raysys.pipelines import tune

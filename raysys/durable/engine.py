@@ -13,8 +13,8 @@ from dbos._context import get_local_dbos_context
 from dbos._dbos import _get_dbos_instance
 from dbos._error import DBOSWorkflowCancelledError
 
-from raysys import cluster, db, log, metrics
-from raysys.durable import codec, context, flow, queues, remote, system, ticks
+from raysys import cluster, db, log
+from raysys.durable import codec, context, flow, queues, remote, system, ticks, work
 from raysys.durable.context import Position
 from raysys.durable.flow import Step, Workflow
 from raysys.errors import RaysysError, Unavailable, WorkflowError
@@ -41,7 +41,6 @@ class Engine:
         self._stopping = threading.Event()
         self._events: sa.Engine | None = None
         self._system: sa.Engine | None = None
-        self._work = metrics.Work()
 
     def __enter__(self) -> Engine:
         self.open()
@@ -159,12 +158,12 @@ class Engine:
             except Exception as error:
                 failure = codec.translated(error, what)
                 self._ended(run_id, failure)
-                self._work.run_ended(workflow.name, family, "FAILED", time.monotonic() - began)
+                work.run_ended(workflow.name, family, "FAILED", time.monotonic() - began)
                 if failure is error:
                     raise
                 raise failure from error
             self._ended(run_id, None)
-            self._work.run_ended(workflow.name, family, "SUCCESSFUL", time.monotonic() - began)
+            work.run_ended(workflow.name, family, "SUCCESSFUL", time.monotonic() - began)
             return result
 
     def _called(self, target: str, args: Sequence[Any]) -> Any:
@@ -246,13 +245,25 @@ class Engine:
                 raise
             raise failure from error
         seconds = round(time.monotonic() - began, 3)
-        self._work.step_ended(step.name, "SUCCESSFUL", seconds)
+        work.step_ended(step.name, "SUCCESSFUL", seconds)
         self._record(position, "done", kind="done", where=where, seconds=seconds)
+        self._measure(step, result, args, kwargs)
         return result
+
+    def _measure(
+        self, step: Step[..., Any], result: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        if step.measured is None:
+            return
+        given = result if step.record is None else revive(result, step.record)
+        try:
+            step.measured(given, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001  the rim: a step is done, measured or not
+            self._log.exception("step.not_measured", step=step.name, error=str(error))
 
     def _failed(self, position: Position, failure: RaysysError, seconds: float) -> None:
         self._log.error("step.failed", step=position.step, error=failure.message)
-        self._work.step_ended(position.step, "FAILED", seconds)
+        work.step_ended(position.step, "FAILED", seconds)
         message = f"failed: {failure.message}"
         fields = {k: failure.fields[k] for k in ("error_type", "where") if k in failure.fields}
         self._record(position, message, kind="failed", seconds=round(seconds, 3), **fields)

@@ -86,6 +86,7 @@ class Step(Generic[P, R]):
         self.timeout_seconds: float | None = options["timeout_seconds"]
         self.catch_exceptions: bool = options["catch_exceptions"]
         self.spawns: bool = options["spawns"]
+        self.measured: Callable[..., None] | None = options["measured"]
         update_wrapper(self, function)
 
     @property
@@ -153,6 +154,7 @@ def step(
     timeout_seconds: float | None = None,
     catch_exceptions: bool = False,
     spawns: bool = False,
+    measured: Callable[..., None] | None = None,
 ) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Make a function a step, done in the worker's process or as a Ray task with these resources.
 
@@ -161,7 +163,8 @@ def step(
     `retry_on`, with pauses from `retry_seconds` on that double. `timeout_seconds` ends a Ray task.
     `spawns` says that the step starts Ray tasks, actors or placement groups itself: it then has a process of
     its own, and these end with it. With `catch_exceptions` the step gives `[result, None]`, or `[None, message]`
-    instead of an error.
+    instead of an error. `measured` is called in the worker with the result and the arguments of an attempt that
+    succeeded, to set metrics: those of a Ray task would go with its process.
     """
     if where == "worker" and timeout_seconds is not None:
         raise WorkflowError(
@@ -178,6 +181,7 @@ def step(
         "timeout_seconds": timeout_seconds,
         "catch_exceptions": catch_exceptions,
         "spawns": spawns,
+        "measured": measured,
     }
     return lambda function: Step(function, name or function.__name__, **options)
 

@@ -34,14 +34,13 @@ def data_levels(
 
 
 def _rows(rows: int, labels: dict[str, str]) -> Level:
-    return Level(name="data_rows", about="Stored rows.", value=rows, labels=labels)
+    return Level(name="data_rows", value=rows, labels=labels)
 
 
 def _age(newest: datetime | None, now: datetime, labels: dict[str, str]) -> list[Level]:
     if newest is None:
         return []
-    about = "Age of the newest row, in hours."
-    return [Level(name="data_age_hours", about=about, value=(now - newest) / HOUR, labels=labels)]
+    return [Level(name="data_age_hours", value=(now - newest) / HOUR, labels=labels)]
 
 
 def _gaps(
@@ -52,18 +51,8 @@ def _gaps(
     days = ledger.days(engine, settings.atmos_source, series, since.date(), last.date())
     failed = sum(day.state == "failed" for day in days)
     return [
-        Level(
-            name="data_missing_hours",
-            about="Hours of the last 30 days up to the newest row that are not stored.",
-            value=GAP_DAYS * 24 - stored,
-            labels=labels,
-        ),
-        Level(
-            name="data_failed_days",
-            about="Days of the last 30 that the source refused and that are asked for again.",
-            value=failed,
-            labels=labels,
-        ),
+        Level(name="data_missing_hours", value=GAP_DAYS * 24 - stored, labels=labels),
+        Level(name="data_failed_days", value=failed, labels=labels),
     ]
 
 
@@ -73,9 +62,8 @@ def run_levels(client: Client, now: datetime) -> list[Level]:
     for run in client.list(limit=1_000):
         if not run.ended or run.status == "RESUMABLE" or _recent(run.ended_at, now):
             counts[run.name, run.status] += 1
-    about = "Runs that go on, or ended in the last day, by status."
     return [
-        Level(name="recent_runs", about=about, value=n, labels={"workflow": name, "status": status})
+        Level(name="recent_runs", value=n, labels={"workflow": name, "status": status})
         for (name, status), n in sorted(counts.items())
     ]
 

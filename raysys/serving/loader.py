@@ -37,7 +37,9 @@ def load(family: Family, version: str, sha256: str, data: bytes) -> LoadedModel:
     """Build, check and warm the model in `data`; raises ModelRefused with the reason otherwise."""
     found = hashlib.sha256(data).hexdigest()
     if found != sha256:
-        raise _refused(family, version, f"its SHA-256 starts with {found[:12]}, not {sha256[:12]}")
+        raise _refused(
+            "hash", family, version, f"its SHA-256 starts with {found[:12]}, not {sha256[:12]}"
+        )
     session = _session(family, version, data)
     rows = example_rows(family)
     _check_signature(family, version, session, rows)
@@ -63,24 +65,30 @@ def _session(family: Family, version: str, data: bytes) -> Any:
     try:
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises a dozen classes for a file that is no model
-        raise _refused(family, version, f"ONNX Runtime cannot load it: {_line(error)}") from error
+        raise _refused(
+            "load", family, version, f"ONNX Runtime cannot load it: {_line(error)}"
+        ) from error
 
 
 def _check_signature(family: Family, version: str, session: Any, rows: Array) -> None:
     inputs, outputs = session.get_inputs(), session.get_outputs()
     if len(inputs) != 1 or not outputs:
         raise _refused(
+            "signature",
             family,
             version,
             f"it has {len(inputs)} inputs and {len(outputs)} outputs, not one and one",
         )
     for tensor in (inputs[0], outputs[0]):
         if tensor.type != FLOAT:
-            raise _refused(family, version, f"{tensor.name!r} is {tensor.type}, not float32")
+            raise _refused(
+                "signature", family, version, f"{tensor.name!r} is {tensor.type}, not float32"
+            )
     wanted, shape = list(rows.shape), list(inputs[0].shape)
     fixed = [(w, s) for w, s in zip(wanted[1:], shape[1:], strict=False) if isinstance(s, int)]
     if len(shape) != len(wanted) or any(w != s for w, s in fixed):
         raise _refused(
+            "signature",
             family,
             version,
             f"its input has the shape {shape}, and the family encodes to {['rows', *wanted[1:]]}",
@@ -93,23 +101,27 @@ def _warm(family: Family, model: LoadedModel, rows: Array) -> None:
         answers = family.decode(output)
     except InvalidInput as error:
         raise _refused(
-            family, model.version, f"the family's example is not valid: {error}"
+            "example", family, model.version, f"the family's example is not valid: {error}"
         ) from error
     except Exception as error:  # whatever fails here would fail with every request
         raise _refused(
-            family, model.version, f"it fails on the family's example: {_line(error)}"
+            "example", family, model.version, f"it fails on the family's example: {_line(error)}"
         ) from error
     if len(answers) != len(rows) or not np.isfinite(output).all():
         raise _refused(
+            "example",
             family,
             model.version,
             f"it gives {len(answers)} answers to {len(rows)} examples, or infinite numbers",
         )
 
 
-def _refused(family: Family, version: str, reason: str) -> ModelRefused:
+def _refused(why: str, family: Family, version: str, reason: str) -> ModelRefused:
     return ModelRefused(
-        f"{family.name} {version} is refused: {reason}.", family=family.name, version=version
+        f"{family.name} {version} is refused: {reason}.",
+        family=family.name,
+        version=version,
+        why=why,
     )
 
 

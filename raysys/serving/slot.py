@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 
-from raysys import log
+from raysys import log, metrics
 from raysys.errors import ModelRefused
 from raysys.families.base import Family
 from raysys.serving.loader import LoadedModel, load
@@ -70,20 +71,29 @@ class Slot:
         return model
 
     async def _load_or_remember(self, offer: Offer) -> LoadedModel:
+        family = self.family.name
+        began = time.monotonic()
         try:
-            return await asyncio.to_thread(
+            model = await asyncio.to_thread(
                 load, self.family, offer.version, offer.sha256, offer.data
             )
         except ModelRefused as error:
             self.refused[offer.version] = error.message
+            reason = str(error.fields.get("why", "other"))
+            metrics.add("refusals", family=family, reason=reason)
+            metrics.add("model_loads", family=family, outcome="refused")
             log.get("serving").error(
                 "model refused", family=offer.family, version=offer.version, reason=error.message
             )
             raise
+        metrics.observe("model_load_seconds", time.monotonic() - began, family=family)
+        metrics.add("model_loads", family=family, outcome="loaded")
+        return model
 
     def _swap(self, model: LoadedModel) -> None:
         before, self.current = self.current, model
         self.swaps += 1
+        metrics.add("model_swaps", family=model.family)
         log.get("serving").info(
             "model swapped",
             family=model.family,

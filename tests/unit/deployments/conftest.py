@@ -21,11 +21,11 @@ from deployments.model import ModelApp
 from deployments.open_inference import Codec
 from deployments.site import build_site
 from raysys.families.base import Family
-from raysys.metrics import Tally
 from raysys.records import LoadedVersion
 from raysys.serving.follower import Follower
 from raysys.serving.offers import LastGood
 from raysys.serving.slot import Slot
+from raysys.serving.tally import Tally
 from raysys.settings import Settings
 from tests.unit.serving.tiny import Fruits, HandOffers, Waves, offer, scaled
 

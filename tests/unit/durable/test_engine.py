@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from raysys import durable, metrics
-from raysys.durable import Client, system, ticks
+from raysys import durable
+from raysys.durable import Client, system, ticks, work
 from raysys.durable import engine as engine_module
 from raysys.durable.engine import Engine
 from raysys.errors import Conflict, InvalidInput, NotFound, Unavailable
@@ -181,9 +181,8 @@ def test_runs_and_steps_are_counted_by_their_outcome(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[tuple[str, ...]] = []
-    work = metrics.Work
-    monkeypatch.setattr(work, "run_ended", lambda _, *of: counted.append(("run", *of[:3])))
-    monkeypatch.setattr(work, "step_ended", lambda _, *of: counted.append(("step", *of[:2])))
+    monkeypatch.setattr(work, "run_ended", lambda *of: counted.append(("run", *of[:3])))
+    monkeypatch.setattr(work, "step_ended", lambda *of: counted.append(("step", *of[:2])))
     client.wait(client.start("adding", 1, 1), 20)
     with pytest.raises(Conflict):
         client.output(client.start("refusing"), 20)

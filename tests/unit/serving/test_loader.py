@@ -27,22 +27,22 @@ def test_a_good_model_runs_rows() -> None:
 
 
 REFUSED = {
-    "another file": (GOOD, sha(b"other"), "SHA-256"),
-    "no model": (b"\x00junk", sha(b"\x00junk"), "ONNX Runtime cannot load it"),
-    "cut off": (GOOD[:40], sha(GOOD[:40]), "ONNX Runtime cannot load it"),
-    "other width": (scaled(5, 2.0), sha(scaled(5, 2.0)), "its input has the shape"),
-    "other numbers": (scaled(4, 2.0, kind="DOUBLE"), None, "not float32"),
-    "infinite": (scaled(4, float("inf")), None, "infinite"),
+    "another file": (GOOD, sha(b"other"), "SHA-256", "hash"),
+    "no model": (b"\x00junk", sha(b"\x00junk"), "ONNX Runtime cannot load it", "load"),
+    "cut off": (GOOD[:40], sha(GOOD[:40]), "ONNX Runtime cannot load it", "load"),
+    "other width": (scaled(5, 2.0), sha(scaled(5, 2.0)), "its input has the shape", "signature"),
+    "other numbers": (scaled(4, 2.0, kind="DOUBLE"), None, "not float32", "signature"),
+    "infinite": (scaled(4, float("inf")), None, "infinite", "example"),
 }
 
 
-@pytest.mark.parametrize(("data", "digest", "reason"), REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize(("data", "digest", "reason", "why"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_bad_model_is_refused_with_its_reason(
-    data: bytes, digest: str | None, reason: str
+    data: bytes, digest: str | None, reason: str, why: str
 ) -> None:
     with pytest.raises(ModelRefused, match=reason) as caught:
         load(Waves(), "3", digest or sha(data), data)
-    assert caught.value.fields == {"family": "waves", "version": "3"}
+    assert caught.value.fields == {"family": "waves", "version": "3", "why": why}
 
 
 def test_a_model_that_fails_on_the_example_is_refused() -> None:
