@@ -6,6 +6,7 @@ from raysys import log
 from raysys.durable.service import Service
 from raysys.settings import Settings
 from workflows import schedules
+from workflows.monitor import Pulse
 
 MODULES = (
     "workflows.canary",
@@ -23,3 +24,4 @@ class Worker(Service):
         settings = Settings()
         log.configure(settings)
         super().__init__(settings, MODULES, schedules.table)
+        Pulse(lambda: bool(self.ping()["ready"])).start()

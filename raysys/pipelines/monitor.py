@@ -1,9 +1,11 @@
-"""How fresh and whole the data is, and how the runs went: numbers by family and workflow, read from SQL only."""
+"""How fresh and whole the data is, how old the champion, how the runs went, how full the disk: numbers, no HTTP."""
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -12,7 +14,7 @@ from raysys.families.base import Family, Series
 from raysys.records import Level
 from raysys.settings import Settings
 from raysys.sources import series_name
-from raysys.store import examples, ledger, observations
+from raysys.store import examples, ledger, observations, promotions
 
 GAP_DAYS = 30
 RUN_DAYS = 1
@@ -53,6 +55,31 @@ def _gaps(
     return [
         Level(name="data_missing_hours", value=GAP_DAYS * 24 - stored, labels=labels),
         Level(name="data_failed_days", value=failed, labels=labels),
+    ]
+
+
+def model_levels(engine: sa.Engine, family: Family, now: datetime) -> list[Level]:
+    """Return how often the champion of `family` changed, and how old the one of now is."""
+    labels = {"family": family.name}
+    counts = {"promote": 0, "rollback": 0, **promotions.counts(engine, family.name)}
+    levels = [
+        Level(name="promotions", value=count, labels={**labels, "action": action})
+        for action, count in counts.items()
+    ]
+    latest = promotions.history(engine, family.name, limit=1)
+    first = promotions.first_at(engine, family.name, latest[0].to_version) if latest else None
+    if first is not None:
+        age = (now - first) / HOUR
+        levels.append(Level(name="model_age_hours", value=age, labels=labels))
+    return levels
+
+
+def disk_levels(home: Path) -> list[Level]:
+    """Return how large the disk is that `home` is on, and how much of it is free."""
+    usage = shutil.disk_usage(home)
+    return [
+        Level(name="disk_free_bytes", value=usage.free, labels={}),
+        Level(name="disk_size_bytes", value=usage.total, labels={}),
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 import sqlalchemy as sa
 
@@ -25,3 +27,20 @@ def history(engine: sa.Engine, family: str | None = None, limit: int = 50) -> li
         query = query.where(promotions.c.family == family)
     with db.reading(engine) as connection:
         return [Promotion(**row._mapping) for row in connection.execute(query)]
+
+
+def counts(engine: sa.Engine, family: str) -> dict[str, int]:
+    """Return how many moves of `family` there were, by action."""
+    query = sa.select(promotions.c.action, sa.func.count()).group_by(promotions.c.action)
+    with db.reading(engine) as connection:
+        rows = connection.execute(query.where(promotions.c.family == family))
+        return {str(action): int(count) for action, count in rows}
+
+
+def first_at(engine: sa.Engine, family: str, version: str) -> datetime | None:
+    """Return when `version` was made champion for the first time."""
+    query = sa.select(promotions.c.at).order_by(promotions.c.seq).limit(1)
+    where = (promotions.c.family == family, promotions.c.to_version == version)
+    with db.reading(engine) as connection:
+        at: datetime | None = connection.execute(query.where(*where)).scalar()
+        return at

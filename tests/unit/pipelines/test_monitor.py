@@ -1,15 +1,16 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
 import pandas as pd
 import sqlalchemy as sa
 
-from raysys import families
+from raysys import families, metrics
 from raysys.pipelines import monitor
-from raysys.records import Run
+from raysys.records import Promotion, Run
 from raysys.settings import Settings
-from raysys.store import ledger, observations
+from raysys.store import ledger, observations, promotions
 from raysys.store.tables import WEATHER_COLUMNS
 from tests.conftest import NOW
 
@@ -59,3 +60,39 @@ def test_runs_are_counted_by_workflow_and_status() -> None:
 
     levels = monitor.run_levels(Client(), NOW)  # type: ignore[arg-type]
     assert {level.labels["status"]: level.value for level in levels} == {"FAILED": 2, "RUNNING": 1}
+
+
+def test_the_age_of_a_champion_counts_from_its_first_promotion(engine: sa.Engine) -> None:
+    atmos = families.get("atmos")
+    assert {level.name for level in monitor.model_levels(engine, atmos, NOW)} == {"promotions"}
+    moves = [("promote", "1", 30), ("promote", "2", 20), ("rollback", "1", 10)]
+    for action, version, hours in moves:
+        promotion = Promotion(
+            id=f"{action}-{version}",
+            family="atmos",
+            alias="champion",
+            action=action,  # type: ignore[arg-type]
+            to_version=version,
+            actor="test",
+            reason="",
+            at=NOW - timedelta(hours=hours),
+        )
+        promotions.append(engine, promotion)
+    levels = monitor.model_levels(engine, atmos, NOW)
+    assert {level.labels.get("action", level.name): level.value for level in levels} == {
+        "promote": 2,
+        "rollback": 1,
+        "model_age_hours": 30,
+    }
+
+
+def test_every_level_is_a_declared_metric(
+    engine: sa.Engine, settings: Settings, tmp_path: Path
+) -> None:
+    levels = [
+        *monitor.data_levels(engine, families.get("insurance"), settings, NOW),
+        *monitor.model_levels(engine, families.get("insurance"), NOW),
+        *monitor.disk_levels(tmp_path),
+    ]
+    for level in levels:
+        assert set(level.labels) == set(metrics.METRICS[level.name].labels)
