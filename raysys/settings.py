@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -20,6 +20,7 @@ from pydantic_settings import (
 HOME_NAME = ".raysys"
 CONFIG_NAME = "raysys.toml"
 RUNNING_NAME = "running.json"
+EVERY = "all"  # the policy of families that have none of their own
 
 AtmosSource = Literal["kma", "open-meteo", "sample"]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -35,6 +36,81 @@ def nearest_home(start: Path) -> Path:
 
 def _absolute(value: Any) -> Any:
     return Path(value).expanduser().absolute() if isinstance(value, str | Path) else value
+
+
+class Policy(BaseModel):
+    """When the quality loop of one family trains anew, rolls back, or only tells."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    dry_run: bool = Field(
+        False, description="Decisions are recorded and shown, and nothing is done."
+    )
+    window_hours: int = Field(
+        24,
+        ge=1,
+        le=744,
+        description="Length of the windows that live error is judged in, in hours.",
+    )
+    windows: int = Field(4, ge=1, le=100, description="Newest judged windows that are looked at.")
+    bad_windows: int = Field(
+        3, ge=1, le=100, description="Bad ones among them that start a training."
+    )
+    least_values: int = Field(
+        30, ge=1, description="Predicted values with their truth that a window is judged by."
+    )
+    error_tolerance: float = Field(
+        0.5,
+        gt=0,
+        description="A window is bad when its error is above the version's own test error by this share, and its "
+        "error over the baseline's is as much worse than it was in the test.",
+    )
+    alert_tolerance: float = Field(
+        1.0,
+        gt=0,
+        description="Share above the test error at which one window is told, whatever the baseline did.",
+    )
+    drift_days: int = Field(
+        5, ge=1, le=60, description="Newest days whose values are compared with the snapshot's."
+    )
+    drift_checks: int = Field(
+        3, ge=1, le=30, description="Days one after the other that a drift must last to count."
+    )
+    age_days: float = Field(
+        90, gt=0, description="Age of the champion's rows at which it is trained anew, in days."
+    )
+    new_share: float = Field(
+        0.5,
+        gt=0,
+        description="New rows, as a share of the champion's rows, at which it is trained anew.",
+    )
+    clear_share: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="Share of a threshold below which what was above it counts as over.",
+    )
+    cooldown_hours: float = Field(
+        24, ge=0, description="Least time between two trainings that the policy starts, in hours."
+    )
+    daily_budget: int = Field(
+        1, ge=0, description="Most trainings that the policy starts within 24 hours; 0 only tells."
+    )
+    patience_days: float = Field(
+        7, ge=0, description="Days until a cause that a training did not end starts the next one."
+    )
+    rollback_margin: float = Field(
+        0.1,
+        gt=0,
+        description="Share by which a new champion's error must be above its predecessor's on the same requests, in "
+        "`bad_windows` windows, to be rolled back; at once when it is twice as large.",
+    )
+    rollback_days: float = Field(
+        14, gt=0, description="Days after a promotion in which it may be rolled back."
+    )
+    trials: int | None = Field(
+        None, ge=1, le=1000, description="Trials of a training it starts; `train_trials` if none."
+    )
 
 
 class Settings(BaseSettings):
@@ -199,6 +275,21 @@ class Settings(BaseSettings):
         2_000_000, ge=1, description="Most logged predictions that are kept."
     )
 
+    truth_wait_days: int = Field(
+        14, ge=1, description="Days that a prediction waits for its truth; then what came counts."
+    )
+    truth_per_hour: int = Field(
+        1_000,
+        ge=1,
+        description="Most predictions of one version and hour that are joined with the hours crawled later, a fair "
+        "sample of all; truth that is sent in is always joined.",
+    )
+
+    policy: dict[str, Policy] = Field(
+        default_factory=dict,
+        description="What the quality loop does, by family: the tables [policy.all] and, above it, [policy.FAMILY].",
+    )
+
     log_format: Literal["auto", "json", "console"] = Field(
         "auto",
         description="`json` lines, `console` text, or `auto`: text on a terminal, JSON elsewhere.",
@@ -206,6 +297,14 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least level that is logged."
     )
+
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _above_all(cls, given: Any) -> Any:
+        """Give each family what `all` says where it says nothing itself."""
+        if not (isinstance(given, dict) and all(isinstance(v, dict) for v in given.values())):
+            return given
+        return {family: {**given.get(EVERY, {}), **rules} for family, rules in given.items()}
 
     @field_validator("atmos_zone")
     @classmethod
@@ -244,6 +343,10 @@ class Settings(BaseSettings):
             ),
             JsonConfigSettingsSource(settings_cls, json_file=home / RUNNING_NAME),
         )
+
+    def policy_of(self, family: str) -> Policy:
+        """Return what the quality loop does for `family`."""
+        return self.policy.get(family, self.policy.get(EVERY, Policy()))
 
     @property
     def database(self) -> str:
@@ -299,7 +402,8 @@ class Settings(BaseSettings):
         return {
             name: _plain(getattr(self, name))
             for name, field in type(self).model_fields.items()
-            if name != "home" and getattr(self, name) != field.get_default()
+            if name != "home"
+            and getattr(self, name) != field.get_default(call_default_factory=True)
         }
 
     def environment(self) -> dict[str, str]:
@@ -307,7 +411,7 @@ class Settings(BaseSettings):
         fields = type(self).model_fields
         values = {
             str(fields[name].alias or f"RAYSYS_{name.upper()}"): json.dumps(v)
-            if isinstance(v, list)
+            if isinstance(v, list | dict)
             else str(v)
             for name, v in self.changed().items()
         }
@@ -317,4 +421,6 @@ class Settings(BaseSettings):
 def _plain(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
+    if isinstance(value, dict):
+        return {key: each.model_dump() for key, each in value.items()}
     return list(value) if isinstance(value, tuple) else value

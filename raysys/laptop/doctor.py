@@ -61,6 +61,8 @@ def masked(settings: Settings) -> dict[str, Any]:
 
 
 def _text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: policy.model_dump() for name, policy in value.items()}
     return list(value) if isinstance(value, tuple) else str(value)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from raysys.settings import Settings, nearest_home
+from raysys.settings import Policy, Settings, nearest_home
 
 
 @pytest.fixture(autouse=True)
@@ -78,3 +78,33 @@ def test_addresses_follow_from_home(tmp_path: Path) -> None:
     assert settings.artifact_root == str(tmp_path / "artifacts")
     on_postgres = Settings(home=tmp_path, database_url="postgresql://u@h/d")
     assert on_postgres.database == "postgresql+psycopg2://u@h/d" == on_postgres.workflow_database
+
+
+def test_a_familys_policy_stands_above_the_policy_of_all(tmp_path: Path) -> None:
+    (tmp_path / "raysys.toml").write_text(
+        "[policy.all]\nage_days = 30\ndry_run = true\n\n[policy.atmos]\nage_days = 7\n"
+    )
+    settings = Settings()
+    atmos, other = settings.policy_of("atmos"), settings.policy_of("insurance")
+    assert (atmos.age_days, atmos.dry_run, other.age_days) == (7, True, 30)
+
+
+def test_a_family_without_a_policy_has_the_defaults() -> None:
+    settings = Settings(policy={"atmos": {"windows": 9}})
+    assert settings.policy_of("atmos") == Policy(windows=9)
+    assert settings.policy_of("insurance") == Policy()
+    assert "policy" in settings.changed()
+    assert "policy" not in Settings().changed()
+
+
+def test_children_read_the_same_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(home=tmp_path, policy={"atmos": {"cooldown_hours": 1}})
+    for name, value in settings.environment().items():
+        monkeypatch.setenv(name, value)
+    assert Settings().policy == settings.policy
+
+
+@pytest.mark.parametrize("rule", [{"windws": 3}, {"windows": 0}, {"error_tolerance": -1}])
+def test_a_policy_that_means_nothing_is_refused(rule: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Settings(policy={"atmos": rule})
