@@ -73,6 +73,7 @@ def test_the_age_of_a_champion_counts_from_its_first_promotion(engine: sa.Engine
             alias="champion",
             action=action,  # type: ignore[arg-type]
             to_version=version,
+            from_version=None,
             actor="test",
             reason="",
             at=NOW - timedelta(hours=hours),
