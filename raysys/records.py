@@ -209,6 +209,18 @@ class TrainReport(Record, frozen=True):
     best: dict[str, Any] = {}
 
 
+class Feedback(Record, frozen=True):
+    """What a prediction should have said: its `values` by place, None where it is not known.
+
+    The prediction is row `row` of the request `request_id`, or of those that its caller named `key`.
+    """
+
+    values: list[float | None]
+    request_id: str | None = None
+    key: str | None = None
+    row: int = 0
+
+
 class JoinReport(Record, frozen=True):
     """What one join of predictions with their truth did.
 
@@ -273,6 +285,7 @@ class Drift(Record, frozen=True):
     """How far the live values of one feature are from those of the served version's snapshot.
 
     `score` is the worst statistic over its threshold: above 1 it drifted, and None says that `reason` forbids to tell.
+    `lasted` counts the days, this one and those before without a break, on which it was above 1.
     `psi` is the population stability index, `ks` the largest difference of the two distributions (0 to 1), `distance`
     the Wasserstein distance in the feature's own unit. `live` counts the values that were compared. `kind` is `input`
     for what the model is asked and would be trained with, `relation` for such a value as far as the others explain it,
@@ -283,6 +296,7 @@ class Drift(Record, frozen=True):
     kind: Literal["input", "relation", "context", "output"]
     live: int
     score: float | None = None
+    lasted: int = 0
     psi: float | None = None
     ks: float | None = None
     distance: float | None = None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # pandas costs 0.4 s and 60 MB: replicas import this module a
     import pandas as pd
 
 Array = NDArray[np.float32]
+Numbers = NDArray[np.float64]
 Config = Mapping[str, Any]
 Report = Callable[[int, float], None]
 Predict = Callable[[Array], Array]
@@ -195,6 +196,16 @@ class Family(ABC):
     def columns(self) -> tuple[str, ...]:
         """Return the names of the model's input columns, for drift and for people."""
         return ()
+
+    def numbers(self, answers: list[Any]) -> Numbers:
+        """Turn answers back into what `decode` was given, [rows, values], to compare them with the truth.
+
+        Raises TypeError for answers that are neither numbers nor lists of them: such a family says itself how.
+        """
+        try:
+            return np.asarray(answers, np.float64).reshape(len(answers), -1)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"{self.name} does not say how its answers become numbers") from error
 
 
 Alias = Literal["champion", "challenger"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -108,6 +108,29 @@ def read(
     frame = pd.DataFrame([tuple(row) for row in rows], columns=["time", *WEATHER_COLUMNS])
     kinds = {"time": "datetime64[ns, UTC]", **dict.fromkeys(WEATHER_COLUMNS, "float64")}
     return frame.astype(kinds)
+
+
+class Measured(NamedTuple):
+    """One stored value, and where and when it came from."""
+
+    value: float
+    source: str
+    stored_at: datetime
+
+
+def measured(
+    engine: sa.Engine, series: str, column: str, since: datetime, until: datetime
+) -> dict[datetime, Measured]:
+    """Return the values of one column by hour, from `since` to `until`, both included; none that lack."""
+    value = observations.c[column]
+    query = sa.select(observations.c.time, value, observations.c.source, observations.c.stored_at)
+    query = query.where(
+        observations.c.series == series,
+        observations.c.time.between(since, until),
+        value.is_not(None),
+    )
+    with db.reading(engine) as connection:
+        return {row[0]: Measured(*row[1:]) for row in connection.execute(query)}
 
 
 def span(engine: sa.Engine, series: str) -> tuple[datetime | None, datetime | None, int]:
