@@ -136,7 +136,11 @@ def _registered(home: Home, body: dict[str, object]) -> float:
         "model = mlflow.pyfunc.load_model('models:/insurance@champion');"
         "answer = model.predict(x); print(float(next(iter(answer.values())).ravel()[0]))"
     )
-    environment = {**home.all_environment(), "MLFLOW_TRACKING_URI": home.settings().tracking_uri}
+    environment = {
+        **home.all_environment(),
+        "MLFLOW_TRACKING_URI": home.settings().tracking_uri,
+        "TMPDIR": str(home.path),  # MLflow leaves what it downloaded
+    }
     done = subprocess.run(
         [PYTHON, "-c", code, json.dumps(body)], env=environment, capture_output=True, text=True
     )

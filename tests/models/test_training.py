@@ -119,7 +119,7 @@ def test_model_goes_from_rows_to_a_version_that_mlflow_loads(bench: Bench, tmp_p
     import mlflow
 
     mlflow.set_tracking_uri(bench.tracking.tracking_uri)
-    loaded = mlflow.pyfunc.load_model("models:/insurance@champion")
+    loaded = mlflow.pyfunc.load_model("models:/insurance@champion", dst_path=str(tmp_path))
     assert loaded.metadata.signature.inputs.inputs[0].shape == (-1, 6)
     example = loaded.input_example
     from raysys.serving import loader

@@ -52,6 +52,8 @@ def serving(cluster: Settings, mlflow: Mlflow) -> Iterator[Settings]:
     db.migrate(cluster)
     durable.migrate(cluster)
     config = serve_config(cluster)
+    for application in config["applications"]:
+        application["deployments"][0]["autoscaling_config"]["downscale_delay_s"] = 5
     serve.start(proxy_location="EveryNode", http_options=config["http_options"])
     _get_global_client().deploy_apps(ServeDeploySchema.model_validate(config))
     try:
