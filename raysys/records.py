@@ -271,14 +271,23 @@ class QualityWindow(Record, frozen=True):
 
 
 class VersionQuality(Record, frozen=True):
-    """A version's live error over all its windows, beside the baseline's and the error of its own test rows."""
+    """A version's live error over all the time and window by window, beside the error of its own test rows."""
+
+    version: str
+    aliases: list[str]
+    test_error: float | None
+    overall: QualityWindow | None
+    windows: list[QualityWindow] = []
+
+
+class QualityReport(Record, frozen=True):
+    """How the versions of a family do on live traffic, newest first, as of `at`."""
 
     family: str
-    version: str
     metric: str
-    test_error: float | None
-    overall: QualityWindow
-    windows: list[QualityWindow] = []
+    unit: str
+    at: datetime
+    versions: list[VersionQuality] = []
 
 
 class Drift(Record, frozen=True):
@@ -304,12 +313,15 @@ class Drift(Record, frozen=True):
 
 
 class Act(Record, frozen=True):
-    """What the policy of a family did or, in a dry run, would have done; `evidence` is what it was decided by."""
+    """What the policy of a family did or, in a dry run, would have done; `evidence` is what it was decided by.
+
+    `recover` says that what was acted on is over, so that it is acted on when it comes again.
+    """
 
     id: str
     family: str
     at: datetime
-    action: Literal["retrain", "rollback", "alert"]
+    action: Literal["retrain", "rollback", "alert", "recover"]
     reason: str
     evidence: dict[str, Any] = {}
     dry_run: bool = False

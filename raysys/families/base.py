@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from raysys.errors import Conflict
 from raysys.records import Gap, Record
 
 if TYPE_CHECKING:  # pandas costs 0.4 s and 60 MB: replicas import this module and need none of it
@@ -200,12 +201,15 @@ class Family(ABC):
     def numbers(self, answers: list[Any]) -> Numbers:
         """Turn answers back into what `decode` was given, [rows, values], to compare them with the truth.
 
-        Raises TypeError for answers that are neither numbers nor lists of them: such a family says itself how.
+        Raises Conflict for answers that are neither numbers nor lists of them: such a family says itself how.
         """
         try:
             return np.asarray(answers, np.float64).reshape(len(answers), -1)
         except (TypeError, ValueError) as error:
-            raise TypeError(f"{self.name} does not say how its answers become numbers") from error
+            raise Conflict(
+                f"The answers of {self.name} are no numbers: its family has to define `numbers`.",
+                family=self.name,
+            ) from error
 
 
 Alias = Literal["champion", "challenger"]

@@ -91,6 +91,14 @@ def find(engine: sa.Engine, name: str) -> list[tuple[str, Logged]]:
     return [(row[0], Logged(*row[1:])) for row in rows]
 
 
+def versions(engine: sa.Engine, family: str, since: datetime) -> list[str]:
+    """Return the versions of `family` that were asked since then."""
+    query = sa.select(predictions.c.version).distinct()
+    query = query.where(predictions.c.family == family, predictions.c.at >= since)
+    with db.reading(engine) as connection:
+        return list(connection.execute(query).scalars())
+
+
 def spoken_of(
     connection: sa.Connection, family: str, names: Mapping[str, Sequence[str]], most: int
 ) -> list[Logged]:

@@ -2,68 +2,20 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import sqlalchemy as sa
 
-from raysys import db, families
+from raysys import db
 from raysys.pipelines import truth
 from raysys.records import Feedback, JoinReport
 from raysys.settings import Settings
-from raysys.store import feedback, observations, predictions
-from raysys.store.tables import WEATHER_COLUMNS, truths
-from tests.conftest import NOW
-
-ATMOS, INSURANCE = families.get("atmos"), families.get("insurance")
-HOUR = dt.timedelta(hours=1)
-START = NOW - 20 * 24 * HOUR
-DEGREES = np.round(np.cumsum(np.random.default_rng(3).normal(0, 1, 20 * 24 + 60)), 1)
-
-
-def hour(number: int) -> dt.datetime:
-    return START + number * HOUR
-
-
-def crawl(engine: sa.Engine, first: int, last: int, lost: tuple[int, ...] = ()) -> None:
-    """Store the hours from `first` to before `last`, but those `lost`."""
-    numbers = [number for number in range(first, last) if number not in lost]
-    frame = pd.DataFrame({"time": pd.to_datetime([hour(n) for n in numbers])})
-    frame = frame.assign(**dict.fromkeys(WEATHER_COLUMNS, 1.0) | {"temperature": DEGREES[numbers]})
-    observations.store_window(
-        engine,
-        family="atmos",
-        source="sample",
-        series="sample-108",
-        frame=frame,
-        rejections=[],
-        days=[],
-        workflow_id="w",
-        now=hour(last),
-    )
-
-
-def log(engine: sa.Engine, id: str, number: int, family: str = "atmos", **changed: Any) -> None:
-    """Log a forecast made in hour `number` of what follows it."""
-    row = {
-        "id": id,
-        "request_id": f"request-{id}",
-        "family": family,
-        "version": "1",
-        "at": hour(number) + 7 * HOUR / 60,
-        "latency_ms": 1.0,
-        "inputs": DEGREES[number - 71 : number + 1].tolist() if number > 70 else [],
-        "outputs": [0.0] * 24,
-    }
-    predictions.append_many(engine, [{**row, **changed}])
-
-
-def price(engine: sa.Engine, id: str, **changed: Any) -> None:
-    """Log a prediction of insurance."""
-    log(engine, id, 470, "insurance", inputs=INSURANCE.example, outputs=9000.0, **changed)
+from raysys.store import feedback, predictions
+from raysys.store.tables import truths
+from tests.contract import ground
+from tests.contract.ground import ATMOS, DEGREES, HOUR, INSURANCE, crawl, hour, log, price, say
 
 
 def join(engine: sa.Engine, settings: Settings, number: int, family: Any = ATMOS) -> JoinReport:
@@ -78,10 +30,6 @@ def known(engine: sa.Engine, id: str) -> list[float]:
 
 def state(engine: sa.Engine, id: str) -> str | None:
     return predictions.find(engine, id)[0][1].truth
-
-
-def say(engine: sa.Engine, number: int, *said: Feedback, family: str = "insurance") -> Any:
-    return feedback.add(engine, family, said, source="test", now=hour(number))
 
 
 # -- hours crawled later ---------------------------------------------------------------------------
@@ -140,11 +88,9 @@ def test_an_input_whose_gap_was_filled_is_found(engine: sa.Engine, settings: Set
 def test_of_equal_hours_the_newest_before_the_prediction_counts(
     engine: sa.Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import sys
-
     same = DEGREES.copy()
     same[:200] = 5.0
-    monkeypatch.setattr(sys.modules[__name__], "DEGREES", same)
+    monkeypatch.setattr(ground, "DEGREES", same)
     crawl(engine, 0, 190)
     log(engine, "p", 100)
     join(engine, settings, 190)

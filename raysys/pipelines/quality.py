@@ -1,0 +1,350 @@
+"""How a family does on live traffic: the error of its versions where the truth is known; nothing is decided here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, cast
+
+import msgspec
+import numpy as np
+import sqlalchemy as sa
+
+from raysys.artifacts import Artifacts
+from raysys.errors import NotFound
+from raysys.families.base import Array, Family, Numbers, Predict, Table
+from raysys.records import (
+    ModelVersion,
+    QualityReport,
+    QualityWindow,
+    Snapshot,
+    VersionQuality,
+)
+from raysys.serving import loader
+from raysys.store import predictions, snapshots, truths
+from raysys.store.predictions import Logged
+
+BATCH = 2_000
+MODEL = "model"  # under this name the scores of a version hold its own
+MOST_BASELINES = 8
+DAY = timedelta(days=1)
+SCORES_TAG, SNAPSHOT_TAG, SEED_TAG = "raysys.scores", "raysys.snapshot", "raysys.seed"
+
+
+# -- live error ------------------------------------------------------------------------------------
+
+
+class _Joined(NamedTuple):
+    """A batch of one version's predictions in the order they were made: what was said, and the truth, NaN unknown."""
+
+    logged: list[Logged]
+    said: Numbers
+    truth: Numbers
+
+
+class _Tally:
+    """What falls into one window, until it is scored."""
+
+    def __init__(self) -> None:
+        self.predictions = self.placed = self.wanted = 0
+        self.truth: list[Numbers] = []
+        self.said: list[Numbers] = []
+        self.baseline: list[Numbers] = []
+
+
+def windows(
+    engine: sa.Engine,
+    family: Family,
+    *,
+    version: str | None = None,
+    since: datetime,
+    until: datetime,
+    step: timedelta,
+    baseline: Predict | None = None,
+) -> list[QualityWindow]:
+    """Return how each version did in each window of length `step`, by the time its predictions were made.
+
+    A window without predictions is left out. `baseline` gets the very same inputs.
+    """
+    tallies: dict[tuple[str, datetime], _Tally] = defaultdict(_Tally)
+    for batch in _joined(engine, family, version, since, until):
+        _add(tallies, family, batch, baseline, since, step)
+    return [
+        _scored(family, *key, min(key[1] + step, until), tally)
+        for key, tally in sorted(tallies.items())
+    ]
+
+
+def _add(
+    tallies: Mapping[tuple[str, datetime], _Tally],
+    family: Family,
+    batch: _Joined,
+    baseline: Predict | None,
+    since: datetime,
+    step: timedelta,
+) -> None:
+    """Add a batch to the windows it falls into; those of `tallies` that are not there yet come by themselves."""
+    simple = None if baseline is None else _answers(family, baseline, batch)
+    rows: dict[tuple[str, datetime], list[int]] = defaultdict(list)
+    for row, logged in enumerate(batch.logged):
+        rows[logged.version, since + (logged.at - since) // step * step].append(row)
+    for key, chosen in rows.items():
+        tally = tallies[key]
+        known = _known(family, batch.truth[chosen])
+        tally.predictions += len(chosen)
+        tally.placed += sum(_placed(family, batch.logged[row]) for row in chosen)
+        tally.wanted += batch.said[chosen].size
+        tally.truth.append(_picked(family, batch.truth[chosen], known))
+        tally.said.append(_picked(family, batch.said[chosen], known))
+        if simple is not None:
+            tally.baseline.append(_picked(family, simple[chosen], known))
+
+
+def _placed(family: Family, logged: Logged) -> bool:
+    return isinstance(family.data, Table) or logged.anchor is not None
+
+
+def _known(family: Family, truth: Numbers) -> Any:
+    """Say which values count: of a table only rows whose truth is whole, of a series every known hour."""
+    known = np.isfinite(truth)
+    return known.all(axis=1) if isinstance(family.data, Table) else known
+
+
+def _picked(family: Family, values: Numbers, known: Any) -> Numbers:
+    picked: Numbers = values[known]
+    return picked if isinstance(family.data, Table) else picked.reshape(-1, 1)
+
+
+def _scored(
+    family: Family, version: str, since: datetime, until: datetime, tally: _Tally
+) -> QualityWindow:
+    truth = np.concatenate(tally.truth)
+    errors = [_error(family, truth, said) for said in (tally.said, tally.baseline)]
+    return QualityWindow(
+        family=family.name,
+        version=version,
+        since=since,
+        until=until,
+        predictions=tally.predictions,
+        placed=tally.placed,
+        wanted=tally.wanted,
+        values=truth.size,
+        error=errors[0],
+        baseline_error=errors[1],
+    )
+
+
+def _error(family: Family, truth: Numbers, answers: Sequence[Numbers]) -> float | None:
+    """Return the family's metric by the formula that its trainings are scored with."""
+    if not answers:
+        return None
+    said = np.concatenate(answers)
+    answered = np.isfinite(said).all(axis=1)
+    if not answered.any():
+        return None
+    # In float64: the charges of an insurance lose half a thousandth in float32.
+    y, predicted = cast(Array, truth[answered]), cast(Array, said[answered])
+    return float(family.scores(y, predicted)[family.metric])
+
+
+def _joined(
+    engine: sa.Engine,
+    family: Family,
+    version: str | None,
+    since: datetime,
+    until: datetime,
+) -> Iterator[_Joined]:
+    found = predictions.batches(
+        engine,
+        family.name,
+        states=predictions.SAMPLED,
+        size=BATCH,
+        version=version,
+        since=since,
+        until=until,
+    )
+    for batch in found:
+        said = family.numbers([logged.outputs for logged in batch])
+        known = truths.values(engine, [logged.id for logged in batch])
+        truth = np.full(said.shape, np.nan)
+        for row, logged in enumerate(batch):
+            for position, value in known[logged.id].items():
+                truth[row, position] = value
+        yield _Joined(batch, said, truth)
+
+
+def _answers(family: Family, predict: Predict, batch: _Joined) -> Numbers:
+    """Return what `predict` makes of the inputs of a batch, NaN where the family takes such an input no more."""
+    rows = [_request(family, logged.inputs) for logged in batch.logged]
+    taken = [row for row, request in enumerate(rows) if request is not None]
+    answers = np.full(batch.said.shape, np.nan)
+    if taken:
+        answers[taken] = predict(family.encode([rows[row] for row in taken]))
+    return answers
+
+
+def _request(family: Family, inputs: Any) -> Any:
+    try:
+        return msgspec.convert(inputs, family.request)
+    except msgspec.ValidationError:
+        return None
+
+
+# -- other models on the same hours ----------------------------------------------------------------
+
+
+def replay(
+    engine: sa.Engine,
+    family: Family,
+    onnx: bytes,
+    *,
+    of_version: str,
+    since: datetime,
+    until: datetime,
+) -> float | None:
+    """Return the error that the model in `onnx` would have had on what `of_version` was asked; None without truth.
+
+    Raises ModelRefused for a model that does not load.
+    """
+    sha256 = hashlib.sha256(onnx).hexdigest()
+    model = loader.load(family, "to be replayed", sha256, onnx)
+
+    def predict(x: Array) -> Any:
+        return family.numbers(family.decode(model.run(x)))  # rounded as what was logged is
+
+    found = windows(
+        engine,
+        family,
+        version=of_version,
+        since=since,
+        until=until,
+        step=until - since,
+        baseline=predict,
+    )
+    return found[0].baseline_error if found else None
+
+
+# -- the baseline ----------------------------------------------------------------------------------
+
+# A process is asked for the same few baselines every hour, and fitting one takes seconds.
+_fitted: dict[tuple[str, str, int], Predict] = {}
+_fitting = threading.Lock()
+
+
+def baseline(artifacts: Artifacts, snapshot: Snapshot, family: Family, seed: int) -> Predict:
+    """Return the gate's baseline of `family`, fitted on the training rows of `snapshot`, once a process."""
+    key = (family.name, snapshot.hash, seed)
+    with _fitting:
+        if key not in _fitted:
+            from raysys.pipelines import snapshot as tables
+
+            parts = family.split(tables.load(artifacts, snapshot), seed)
+            if len(_fitted) >= MOST_BASELINES:
+                del _fitted[next(iter(_fitted))]
+            _fitted[key] = family.baselines(parts, seed)[family.gate.baseline]
+        return _fitted[key]
+
+
+def baseline_of(
+    engine: sa.Engine, artifacts: Artifacts, family: Family, version: ModelVersion, seed: int
+) -> Predict | None:
+    """Return the baseline that `version` had to beat; None when its snapshot is there no more."""
+    try:
+        snapshot = snapshots.get(engine, family.name, version.tags.get(SNAPSHOT_TAG, ""))
+        return baseline(artifacts, snapshot, family, int(version.tags.get(SEED_TAG, seed)))
+    except NotFound:
+        return None
+
+
+# -- the report ------------------------------------------------------------------------------------
+
+
+def report(
+    engine: sa.Engine,
+    family: Family,
+    versions: Sequence[ModelVersion],
+    *,
+    days: int,
+    step: timedelta,
+    now: datetime,
+    baseline_of: Callable[[ModelVersion], Predict | None] = lambda _version: None,
+) -> QualityReport:
+    """Return how the versions did that were asked in the last `days`, newest first, day by day or by another `step`.
+
+    Windows begin at midnight (UTC), so that a window is the same one in every report. `versions` are those of the
+    registry: a version that is there no more has its live error alone.
+    """
+    known = {version.version: version for version in versions}
+    until = now.replace(hour=0, minute=0, second=0, microsecond=0) + DAY
+    since = until - days * DAY
+    asked = predictions.versions(engine, family.name, since)
+    return QualityReport(
+        family=family.name,
+        metric=family.metric,
+        unit=family.unit,
+        at=now,
+        versions=[
+            _version_quality(
+                engine, family, version, known.get(version), since, until, step, baseline_of
+            )
+            for version in sorted(asked, key=_number, reverse=True)
+        ],
+    )
+
+
+def _number(version: str) -> tuple[int, str]:
+    return (int(version) if version.isdecimal() else -1, version)
+
+
+def _version_quality(
+    engine: sa.Engine,
+    family: Family,
+    version: str,
+    known: ModelVersion | None,
+    since: datetime,
+    until: datetime,
+    step: timedelta,
+    baseline_of: Callable[[ModelVersion], Predict | None],
+) -> VersionQuality:
+    simple = baseline_of(known) if known else None
+
+    def of(length: timedelta) -> list[QualityWindow]:
+        given: Any = {"version": version, "since": since, "until": until, "baseline": simple}
+        return windows(engine, family, step=length, **given)
+
+    return VersionQuality(
+        version=version,
+        aliases=known.aliases if known else [],
+        test_error=test_error(family, known) if known else None,
+        overall=next(iter(of(until - since)), None),
+        windows=of(step),
+    )
+
+
+def test_error(family: Family, version: ModelVersion) -> float | None:
+    """Return the error of a version on the test rows of its training, from the tags it was registered with."""
+    try:
+        return float(json.loads(version.tags[SCORES_TAG])[MODEL][family.metric])
+    except (KeyError, ValueError):  # it was registered by hand
+        return None
+
+
+def publish(artifacts: Artifacts, report: QualityReport) -> None:
+    """Keep the report of a family for those who cannot fit a baseline themselves, in the place of the one before."""
+    artifacts.put(_place(report.family), msgspec.json.encode(report))
+
+
+def published(artifacts: Artifacts, family: str) -> QualityReport | None:
+    """Return the report that was kept last, or None."""
+    place = artifacts.uri(_place(family))
+    if not artifacts.exists(place):
+        return None
+    return msgspec.json.decode(artifacts.get(place), type=QualityReport)
+
+
+def _place(family: str) -> str:
+    return f"quality/{family}.json"
