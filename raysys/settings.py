@@ -91,7 +91,9 @@ class Policy(BaseModel):
         description="Share of a threshold below which what was above it counts as over.",
     )
     cooldown_hours: float = Field(
-        24, ge=0, description="Least time between two trainings that the policy starts, in hours."
+        24,
+        ge=0,
+        description="Least time after a training, whoever started it, before the policy starts one, in hours.",
     )
     daily_budget: int = Field(
         1, ge=0, description="Most trainings that the policy starts within 24 hours; 0 only tells."
