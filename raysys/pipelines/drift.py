@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -87,9 +88,10 @@ def measure(
     policy: Policy,
     now: datetime,
 ) -> list[Drift]:
-    """Compare what came in lately, and what `version` (`model`) answered, with the rows of its snapshot.
+    """Compare what came in lately, and what `version` answered, with the rows of its snapshot.
 
-    Of a family of hours these are the hours stored in `series`; of a family of rows, the logged requests.
+    Of a family of hours these are the hours stored in `series`; of a family of rows, the logged requests. `model`
+    gives the numbers of the version's answers to encoded rows; it raises TypeError where there are none.
     """
     live = Live(engine, family, version, now, policy)
     table = snapshots.load(artifacts, snapshot)
@@ -105,9 +107,8 @@ def _of_rows(live: Live, table: pd.DataFrame, model: Predict, seed: int) -> list
     parts = live.family.split(table, seed)
     x = np.concatenate([part[0] for part in (parts.train, parts.validation, parts.test)])
     reference: dict[str, Numbers] = _features(live.family, x)
-    answers = _numbers(live.family.decode(model(x)))
-    if answers is not None:
-        reference[OUTPUT] = answers
+    with suppress(TypeError):  # the family has no numbers of its answers
+        reference[OUTPUT] = model(x)
     known = {name: Histogram.over(values) for name, values in reference.items()}
     daily = {name: Daily(bins, live.days) for name, bins in known.items()}
     _count_rows(live, daily)
@@ -125,14 +126,6 @@ def _features(family: Family, x: Array) -> dict[str, Numbers]:
     return dict(zip(names, rows.T, strict=True))
 
 
-def _numbers(answers: list[Any]) -> Numbers | None:
-    """Return the numbers of decoded answers in one row each, or None where they are no numbers."""
-    try:
-        return np.array(answers, np.float64).reshape(len(answers), -1)
-    except (TypeError, ValueError):
-        return None
-
-
 def _count_rows(live: Live, daily: Mapping[str, Daily]) -> None:
     """Count each distinct request of a day once."""
     seen: set[tuple[int, int]] = set()
@@ -145,8 +138,8 @@ def _count_rows(live: Live, daily: Mapping[str, Daily]) -> None:
                 new.append(place)
         _count_inputs(live.family, daily, ages[new], [batch[place].inputs for place in new])
         mine = [place for place in new if batch[place].version == live.version]
-        answers = _numbers([batch[place].outputs for place in mine]) if OUTPUT in daily else None
-        if answers is not None and answers.size:
+        if mine and OUTPUT in daily:
+            answers = live.family.numbers([batch[place].outputs for place in mine])
             daily[OUTPUT].add(np.repeat(ages[mine], answers.shape[1]), answers.ravel())
 
 
@@ -257,10 +250,10 @@ def _answers_drift(live: Live, hours: Numbers, values: Numbers) -> Drift:
     newest: dict[int, tuple[int, float]] = {}
     for ages, batch in live.logged():
         for age, logged in zip(ages.tolist(), batch, strict=True):
-            answer = _numbers([logged.outputs]) if logged.version == live.version else None
-            start = _hour(logged.anchor or logged.at) + 1
-            for lead, value in enumerate(() if answer is None else answer[0].tolist()):
-                newest[start + lead] = (age, value)
+            if logged.version == live.version:
+                start = _hour(logged.anchor or logged.at) + 1
+                answer = live.family.numbers([logged.outputs])[0].tolist()
+                newest |= {start + lead: (age, value) for lead, value in enumerate(answer)}
     daily = Daily(stick.whole, live.days)
     if newest:
         asked = np.array(list(newest), np.int64)

@@ -210,12 +210,6 @@ def replay(
 
     Raises ModelRefused for a model that does not load.
     """
-    sha256 = hashlib.sha256(onnx).hexdigest()
-    model = loader.load(family, "to be replayed", sha256, onnx)
-
-    def predict(x: Array) -> Any:
-        return family.numbers(family.decode(model.run(x)))  # rounded as what was logged is
-
     found = windows(
         engine,
         family,
@@ -223,9 +217,20 @@ def replay(
         since=since,
         until=until,
         step=until - since,
-        baseline=predict,
+        baseline=predictor(family, onnx),
     )
     return found[0].baseline_error if found else None
+
+
+def predictor(family: Family, onnx: bytes) -> Predict:
+    """Return the model in `onnx` as something whose answers compare with logged ones; raises ModelRefused."""
+    sha256 = hashlib.sha256(onnx).hexdigest()
+    model = loader.load(family, "to be replayed", sha256, onnx)
+
+    def predict(x: Array) -> Any:
+        return family.numbers(family.decode(model.run(x)))  # rounded as what was logged is
+
+    return predict
 
 
 # -- the baseline ----------------------------------------------------------------------------------

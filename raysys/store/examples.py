@@ -90,10 +90,11 @@ def read(engine: sa.Engine, family: str) -> pd.DataFrame:
     return frame[sorted(frame.columns)]
 
 
-def count(engine: sa.Engine, family: str) -> int:
-    """Return how many rows `read` gives."""
+def count(engine: sa.Engine, family: str, since: datetime | None = None) -> int:
+    """Return how many rows `read` gives; with `since`, only those that were stored after it."""
     mine = examples.c.family == family
     query = sa.select(sa.func.count()).select_from(examples).where(mine, _wanted(family))
+    query = query if since is None else query.where(examples.c.stored_at > since)
     with db.reading(engine) as connection:
         return int(connection.execute(query).scalar_one())
 
