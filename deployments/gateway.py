@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any, Protocol
 
 from deployments.admin import Office
+from deployments.feedback import Desk
 from deployments.health import Health
 from deployments.http import (
     Disconnected,
@@ -25,6 +27,7 @@ from deployments.http import (
     run_lifespan,
     send_response,
 )
+from deployments.keys import Keys
 from raysys import families, log
 from raysys.errors import NotFound, Unavailable
 from raysys.records import LoadedVersion
@@ -35,6 +38,7 @@ FORWARD_SECONDS = 30.0
 STATUS_SECONDS = 3.0
 ENSURE_SECONDS = 5.0
 FAMILY_PATH = re.compile(r"(?P<start>/predict/|/v2/models/)(?P<name>[^/]+)(?P<rest>/.*)?")
+FEEDBACK_PATH = re.compile(r"/feedback/(?P<name>[^/]+)/?")
 
 
 class Door(Protocol):
@@ -51,7 +55,7 @@ class GatewayApp:
     """The ASGI application at `/`.
 
     Requests that name a family go to its door, which stands under its name and under its route;
-    all others go to `site`.
+    what is said of its predictions goes to `desk`, and all others go to `site`.
     """
 
     def __init__(
@@ -60,8 +64,10 @@ class GatewayApp:
         site: Any,
         limit_bytes: int,
         life: Life = nullcontext,
+        desk: Desk | None = None,
     ) -> None:
         self._life = life
+        self._desk = desk
         self._site = site
         self._limit_bytes = limit_bytes
         self._doors = doors
@@ -84,15 +90,25 @@ class GatewayApp:
             await self._answer(request, scope, receive, send)
 
     async def _answer(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
-        match = FAMILY_PATH.fullmatch(request.path)
-        if match is None:
+        answering = self._answering(request.path)
+        if answering is None:
             await self._site(scope, _Replayed(request.body, receive), send)
             return
         try:
-            response = await self._forward(request, match)
+            response = await answering(request)
         except Exception as error:  # noqa: BLE001  the rim: whatever comes in, the gateway goes on
             response = problem_of(error, request.path)
         await send_response(response, send)
+
+    def _answering(self, path: str) -> Callable[[Request], Awaitable[Response]] | None:
+        """Return what answers requests to `path`, or None where the site does."""
+        match = FAMILY_PATH.fullmatch(path)
+        if match is not None:
+            return partial(self._forward, match=match)
+        said = FEEDBACK_PATH.fullmatch(path)
+        if said is not None and self._desk is not None:
+            return partial(self._desk.answer, name=said["name"])
+        return None
 
     async def _forward(self, request: Request, match: re.Match[str]) -> Response:
         door = self._doors.get(match["name"])
@@ -164,7 +180,9 @@ class GatewayReplica:
         site = build_site(self._office, Health(self._doors))
         by_route = {f.route: self._doors[f.name] for f in self._office.families.values()}
         doors = {**self._doors, **by_route}
-        return GatewayApp(doors, site, self._settings.max_body_bytes, self._life)
+        keys = Keys(self._settings.predict_keys.get_secret_value())
+        desk = Desk(self._office, keys or None)
+        return GatewayApp(doors, site, self._settings.max_body_bytes, self._life, desk)
 
     @asynccontextmanager
     async def _life(self) -> AsyncIterator[None]:

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from deployments.feedback import MOST, Truth
 from deployments.open_inference import Codec
 from raysys.families.base import Family, Series
 
@@ -68,6 +69,8 @@ def document(site: FastAPI, served: list[Family]) -> dict[str, Any]:
     schemas = found.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
+    (_,), said = msgspec.json.schema_components([Truth], ref_template=REF)
+    schemas |= said
     for family in served:
         paths, components = _family(family)
         found["paths"] |= paths
@@ -100,7 +103,7 @@ def _family(family: Family) -> tuple[dict[str, Any], dict[str, Any]]:
     names = dict.fromkeys((family.route, family.name))
     paths: dict[str, Any] = {f"/predict/{name}": _predict(family, name, row) for name in names}
     for name in names:
-        paths |= _v2(family, name)
+        paths |= {f"/feedback/{name}": {"post": _feedback(family, name)}, **_v2(family, name)}
     return paths, components
 
 
@@ -142,6 +145,32 @@ def _prediction_schema() -> dict[str, Any]:
             "model": model,
             "error": {"nullable": True, "description": "Always null; errors are problems"},
         },
+    }
+
+
+def _feedback(family: Family, name: str) -> dict[str, Any]:
+    one = REF.format(name=Truth.__name__)
+    many = {"type": "array", "items": {"$ref": one}, "minItems": 1, "maxItems": MOST}
+    example = {"request_id": "4b1e", "value": 1.5}
+    counts = {name: {"type": "integer"} for name in ("received", "new", "known")}
+    kept = {
+        "type": "object",
+        "required": ["family", *counts],
+        "properties": {"family": {"type": "string"}, **counts},
+    }
+    return {
+        "tags": ["predict"],
+        "summary": f"What predictions should have said: {family.title}",
+        "description": "It is kept at once and joined with its predictions within the hour; it may "
+        "come before they are written, in parts, and again: of what differs the latest counts.",
+        "operationId": f"feedback_{name}",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"anyOf": [{"$ref": one}, many]}, "example": example}
+            },
+        },
+        "responses": {"202": _ok(kept), **_problems(PREDICT_PROBLEMS)},
     }
 
 

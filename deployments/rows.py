@@ -31,21 +31,22 @@ class NotFinite:
         self.text = text[:LONGEST_NAME]
 
 
-class RowReader:
-    """Reads bodies for one family: one row, or a list of rows where the family allows it."""
+class Reader:
+    """Reads bodies of one kind of row, or of a list of them where `many` says so."""
 
-    def __init__(self, family: Family) -> None:
-        self.family = family
-        self._depth = _depth(family.request)
-        self._one = msgspec.json.Decoder(family.request)
-        self._many = msgspec.json.Decoder(list[family.request])  # type: ignore[name-defined]
+    def __init__(self, kind: Any, many: bool) -> None:
+        self._kind = kind
+        self._lists = many
+        self._depth = _depth(kind)
+        self._one = msgspec.json.Decoder(kind)
+        self._many = msgspec.json.Decoder(list[kind])
 
     def read(self, body: bytes) -> tuple[list[Any], bool]:
         """Return the rows of a JSON body, and whether the caller sent a list of them.
 
         Raises HttpError 400 when it is not JSON, and InvalidInput with every fault otherwise.
         """
-        many = self.family.many and _leading_brackets(body) > self._depth
+        many = self._lists and _leading_brackets(body) > self._depth
         try:
             rows = self._many.decode(body) if many else [self._one.decode(body)]
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -57,15 +58,22 @@ class RowReader:
     def convert(self, values: list[Any], where: Sequence[str | int] = ()) -> list[Any]:
         """Return rows from plain values; raises InvalidInput with every fault below `where`."""
         try:
-            rows: list[Any] = msgspec.convert(values, list[self.family.request])  # type: ignore[name-defined]
+            rows: list[Any] = msgspec.convert(values, list[self._kind])  # type: ignore[name-defined]
         except UNFIT as error:
             raise self._refusal(values, True, error, tuple(where)) from error
         return rows
 
     def _refusal(self, value: Any, many: bool, error: Exception, where: Loc = ()) -> InvalidInput:
-        kind = list[self.family.request] if many else self.family.request  # type: ignore[name-defined]
+        kind = list[self._kind] if many else self._kind  # type: ignore[name-defined]
         found = list(islice(faults(value, kind, where), MOST_FAULTS))
         return invalid(found or [(where, _reason(error))])
+
+
+class RowReader(Reader):
+    """Reads bodies for one family: one row, or a list of rows where the family allows it."""
+
+    def __init__(self, family: Family) -> None:
+        super().__init__(family.request, family.many)
 
 
 def parse(body: bytes) -> Any:

@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from deployments.admin import Office
 from deployments.dataplane import Dataplane
+from deployments.feedback import Desk
 from deployments.gateway import Door, GatewayApp
 from deployments.health import Health
 from deployments.http import Request, Response
@@ -64,7 +65,7 @@ class Served:
         """The gateway before this family alone."""
         site = build_site(self.office, Health({self.family.name: self}))
         doors: dict[str, Door] = {self.family.name: self, self.family.route: self}
-        return GatewayApp(doors, site, LIMIT_BYTES)
+        return GatewayApp(doors, site, LIMIT_BYTES, desk=Desk(self.office))
 
     def call(self, method: str, path: str = "", **request: Any) -> httpx.Response:
         """Send one request; `path` is the family's own by default."""
