@@ -1,4 +1,4 @@
-"""Load by aiohttp, where wrk is not installed: `python -m tests.bench.flood URL BODY CONNECTIONS SECONDS`."""
+"""Load by aiohttp, where wrk is not installed: `python -m tests.bench.flood URL BODY CONNECTIONS SECONDS PAUSE_MS`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import aiohttp
 import numpy as np
 
 
-async def flood(url: str, body: bytes, connections: int, seconds: float) -> dict[str, float]:
-    """Ask on so many connections for so long, each without pause; return what `load.Load` holds."""
+async def flood(
+    url: str, body: bytes, connections: int, seconds: float, pause_seconds: float
+) -> dict[str, float]:
+    """Ask on so many connections for so long, each after a pause; return what `load.Load` holds."""
     latencies: list[float] = []
     counts = {"failed": 0, "cut": 0}
     end = time.perf_counter() + seconds
@@ -20,7 +22,9 @@ async def flood(url: str, body: bytes, connections: int, seconds: float) -> dict
     connector = aiohttp.TCPConnector(limit=connections)
 
     async def ask(session: aiohttp.ClientSession) -> None:
-        while (started := time.perf_counter()) < end:
+        while time.perf_counter() < end:
+            await asyncio.sleep(pause_seconds)
+            started = time.perf_counter()
             try:
                 async with session.post(url, data=body, headers=headers) as answer:
                     await answer.read()
@@ -42,9 +46,10 @@ async def flood(url: str, body: bytes, connections: int, seconds: float) -> dict
     }
 
 
-def main(url: str, body: str, connections: str, seconds: str) -> None:
+def main(url: str, body: str, connections: str, seconds: str, pause_ms: str) -> None:
     """Run one flood and print one line of JSON."""
-    found = asyncio.run(flood(url, body.encode(), int(connections), float(seconds)))
+    pause = float(pause_ms) / 1e3
+    found = asyncio.run(flood(url, body.encode(), int(connections), float(seconds), pause))
     sys.stdout.write(f"JSON{json.dumps(found)}\n")
 
 

@@ -53,14 +53,18 @@ def generator() -> str:
     return "wrk" if shutil.which("wrk") else "aiohttp"
 
 
-def start(target: Target, connections: int, seconds: float) -> subprocess.Popen[str]:
-    """Start load; `finish` waits for its end."""
+def start(
+    target: Target, connections: int, seconds: float, pause_ms: int = 0
+) -> subprocess.Popen[str]:
+    """Start load, each connection pausing before each request; `finish` waits for its end."""
     if generator() == "aiohttp":
-        words = [target.url, target.body, str(connections), str(seconds)]
+        words = [target.url, target.body, str(connections), str(seconds), str(pause_ms)]
         command = [sys.executable, "-m", "tests.bench.flood", *words]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     with tempfile.NamedTemporaryFile("w", suffix=".lua", delete=False) as script:
         script.write(SCRIPT.format(body=json.dumps(target.body)))
+        if pause_ms:
+            script.write(f"function delay() return {pause_ms} end\n")
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "10s"]
     return subprocess.Popen(
         [*command, "-s", script.name, target.url], stdout=subprocess.PIPE, text=True
@@ -69,7 +73,7 @@ def start(target: Target, connections: int, seconds: float) -> subprocess.Popen[
 
 def finish(process: subprocess.Popen[str]) -> Load:
     """Wait for the end of a load and return what it measured."""
-    out, _ = process.communicate(timeout=600)
+    out, _ = process.communicate(timeout=3600)
     if process.args and "-s" in process.args:  # type: ignore[operator]  # always a list here
         arguments: Any = process.args
         Path(arguments[arguments.index("-s") + 1]).unlink(missing_ok=True)

@@ -47,6 +47,7 @@ RIVALS = {
     },
 }
 OURS = "raysys"
+HALF_CONNECTIONS = 8
 STREAK = 12  # answers in a row: with several replicas one may swap before another
 
 
@@ -252,8 +253,12 @@ def costs(server: Raysys, silent: Raysys, plan: Plan) -> dict[str, Any]:
 
 def soak(server: Raysys, plan: Plan, notify: Notify) -> dict[str, Any]:
     """Put half a load on for long, with a reload every minute; return how memory grew."""
+    target = server.target("insurance")
+    full = load.run(target, HALF_CONNECTIONS, 6)
+    # Each connection asks half as often as it could.
+    pause_ms = round(HALF_CONNECTIONS / (full.per_second / 2) * 1e3 - full.p50_ms)
     end = time.monotonic() + plan.soak_seconds
-    pressure = load.start(server.target("insurance"), 4, plan.soak_seconds)
+    pressure = load.start(target, HALF_CONNECTIONS, plan.soak_seconds, max(1, pause_ms))
     samples: list[dict[str, dict[int, float]]] = []
     turn = 0
     while time.monotonic() < end - 1:
@@ -268,6 +273,8 @@ def soak(server: Raysys, plan: Plan, notify: Notify) -> dict[str, Any]:
     growth = {name: _growth(first[name], last[name]) for name in WATCHED}
     return {
         "seconds": plan.soak_seconds,
+        "full_per_second": round(full.per_second),
+        "per_second": round(busy.per_second),
         "requests": busy.requests,
         "failed": busy.failed,
         "cut": busy.cut,
