@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
@@ -15,14 +15,17 @@ import msgspec
 from fastapi import APIRouter, Body, Depends, Header, HTTPException, Query, Response
 from pydantic import BaseModel, Field
 
+from raysys.artifacts import Artifacts
 from raysys.errors import InvalidInput, NotFound, Unavailable
 from raysys.families.base import Family, Series
+from raysys.records import QualityReport
 from raysys.registry import Registry
 from raysys.runtime import Runtime
 from raysys.settings import Settings
 from raysys.tokens import api_token
 
 ACTOR = "admin-api"
+LIVE_DAYS = 7
 
 
 class TrainOrder(BaseModel):
@@ -107,6 +110,12 @@ class Office:
         with self._lock:
             return self._runtime.engine
 
+    @property
+    def artifacts(self) -> Artifacts:
+        """The store of snapshots, models and reports."""
+        with self._lock:
+            return self._runtime.artifacts
+
     def close(self) -> None:
         """Close what was opened."""
         self._opened.close()
@@ -130,6 +139,7 @@ def admin_router(office: Office) -> APIRouter:
     _add_runs(router, office)
     _add_schedules(router, office)
     _add_models(router, office)
+    _add_quality(router, office)
     return router
 
 
@@ -272,6 +282,28 @@ def _add_models(router: APIRouter, office: Office) -> None:
         from raysys.store import promotions
 
         return _json(promotions.history(office.engine, office.family(family).name, limit))
+
+
+def _add_quality(router: APIRouter, office: Office) -> None:
+    @router.get("/quality/{family}", summary="Live error of a family's versions, newest first")
+    def quality(
+        family: str,
+        live: Annotated[bool, Query(description="As of now, and without the baseline.")] = False,
+    ) -> Response:
+        from raysys.pipelines import quality as measuring
+
+        kind = office.family(family)
+        # To fit a baseline takes what only trainings import: the hourly run does, and keeps its report.
+        kept = None if live else measuring.published(office.artifacts, kind.name)
+        return _json(kept or _live_quality(office, kind))
+
+
+def _live_quality(office: Office, family: Family) -> QualityReport:
+    from raysys.pipelines import quality
+
+    versions = office.registry.versions(family.name)
+    given: Any = {"days": LIVE_DAYS, "step": timedelta(days=1), "now": datetime.now(UTC)}
+    return quality.report(office.engine, family, versions, **given)
 
 
 def _serving(family: str | None = None) -> dict[str, Any]:

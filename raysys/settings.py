@@ -281,7 +281,7 @@ class Settings(BaseSettings):
         14, ge=1, description="Days that a prediction waits for its truth; then what came counts."
     )
     truth_per_hour: int = Field(
-        1_000,
+        200,
         ge=1,
         description="Most predictions of one version and hour that are joined with the hours crawled later, a fair "
         "sample of all; truth that is sent in is always joined.",

@@ -16,6 +16,7 @@ from raysys.cli import (
     machine,
     maintenance,
     models,
+    quality,
     runs,
     schedules,
     screen,
@@ -40,6 +41,7 @@ app.command()(bench.bench)
 app.command()(work.crawl)
 app.command()(work.train)
 app.command()(work.predict)
+app.command()(quality.quality)
 app.command()(maintenance.maintain)
 app.command()(archive.backup)
 app.command()(archive.restore)

@@ -11,7 +11,7 @@ import typer
 from raysys import families
 from raysys.cli import screen
 from raysys.cli.context import AsJson, FamilyName, opened
-from raysys.pipelines import ingest
+from raysys.pipelines import feedback, ingest
 from raysys.store import quarantine
 
 app = typer.Typer(no_args_is_help=True, help="Import rows and look at what is stored.")
@@ -44,6 +44,23 @@ def import_file(family: FamilyName, file: CsvFile, as_json: AsJson = False) -> N
     )
     for row in report.rejected:
         screen.note(f"  line {row.line}: {row.reason}")
+
+
+@app.command("feedback")
+def give_feedback(family: FamilyName, file: CsvFile, as_json: AsJson = False) -> None:
+    """Send the truth of predictions: request_id or key, value, perhaps row and position; harmless to repeat."""
+    with opened() as runtime:
+        report = feedback.import_csv(
+            runtime.engine, families.get(family), file, now=datetime.now(UTC)
+        )
+    if as_json:
+        screen.show_json(report)
+        return
+    screen.say(
+        f"{family}: read {report.read} values of {file.name}, about {report.new} predictions anew and "
+        f"{report.known} as before. They are joined within the hour, or now: "
+        f"`raysys quality {family} --join`."
+    )
 
 
 @app.command("show")

@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, cast
 
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from raysys.artifacts import Artifacts
 from raysys.errors import NotFound
-from raysys.families.base import Array, Family, Numbers, Predict, Table
+from raysys.families.base import Array, Family, Numbers, Predict, Series, Table
 from raysys.records import (
     ModelVersion,
     QualityReport,
@@ -32,6 +32,8 @@ BATCH = 2_000
 MODEL = "model"  # under this name the scores of a version hold its own
 MOST_BASELINES = 8
 DAY = timedelta(days=1)
+# In which a prediction may have truth that counts. Of a table most never get any: these are not read.
+_STATES = {True: predictions.SAMPLED, False: (predictions.COMPLETE,)}
 SCORES_TAG, SNAPSHOT_TAG, SEED_TAG = "raysys.scores", "raysys.snapshot", "raysys.seed"
 
 
@@ -39,21 +41,27 @@ SCORES_TAG, SNAPSHOT_TAG, SEED_TAG = "raysys.scores", "raysys.snapshot", "raysys
 
 
 class _Joined(NamedTuple):
-    """A batch of one version's predictions in the order they were made: what was said, and the truth, NaN unknown."""
+    """A batch of predictions in the order they were made: what was said, and the truth, NaN where it is unknown."""
 
     logged: list[Logged]
     said: Numbers
     truth: Numbers
 
 
-class _Tally:
-    """What falls into one window, until it is scored."""
+class _Slot(NamedTuple):
+    """One window of one version."""
 
-    def __init__(self) -> None:
-        self.predictions = self.placed = self.wanted = 0
-        self.truth: list[Numbers] = []
-        self.said: list[Numbers] = []
-        self.baseline: list[Numbers] = []
+    version: str
+    since: datetime
+    until: datetime
+
+
+class _Values(NamedTuple):
+    """What is scored of a slot, batch by batch."""
+
+    truth: list[Numbers]
+    said: list[Numbers]
+    simple: list[Numbers]
 
 
 def windows(
@@ -70,42 +78,64 @@ def windows(
 
     A window without predictions is left out. `baseline` gets the very same inputs.
     """
-    tallies: dict[tuple[str, datetime], _Tally] = defaultdict(_Tally)
+    spans = list(_spans(since, until, step))
+    return _windows(engine, family, version, spans, baseline)
+
+
+def _spans(
+    since: datetime, until: datetime, step: timedelta
+) -> Iterator[tuple[datetime, datetime]]:
+    while since < until:
+        yield since, min(since + step, until)
+        since += step
+
+
+def _windows(
+    engine: sa.Engine,
+    family: Family,
+    version: str | None,
+    spans: Sequence[tuple[datetime, datetime]],
+    baseline: Predict | None,
+) -> list[QualityWindow]:
+    """Return the windows of these `spans`, which may overlap, from one reading of the predictions."""
+    values: dict[_Slot, _Values] = defaultdict(lambda: _Values([], [], []))
+    since, until = min(start for start, _ in spans), max(end for _, end in spans)
+    width = 1
     for batch in _joined(engine, family, version, since, until):
-        _add(tallies, family, batch, baseline, since, step)
-    return [
-        _scored(family, *key, min(key[1] + step, until), tally)
-        for key, tally in sorted(tallies.items())
-    ]
+        width = batch.said.shape[1]
+        simple = None if baseline is None else _answers(family, baseline, batch)
+        for slot, rows in _slots(batch.logged, spans).items():
+            _add(values[slot], family, batch, simple, rows)
+    counts = {
+        _Slot(of, *span): count
+        for span in spans
+        for of, count in predictions.counts(engine, family.name, *span).items()
+        if version in (None, of)
+    }
+    if isinstance(family.data, Series):
+        width = family.data.horizon
+    return [_scored(family, slot, *counts[slot], width, values[slot]) for slot in sorted(counts)]
+
+
+def _slots(
+    logged: Sequence[Logged], spans: Sequence[tuple[datetime, datetime]]
+) -> dict[_Slot, list[int]]:
+    rows: dict[_Slot, list[int]] = defaultdict(list)
+    for row, each in enumerate(logged):
+        for start, end in spans:
+            if start <= each.at < end:
+                rows[_Slot(each.version, start, end)].append(row)
+    return rows
 
 
 def _add(
-    tallies: Mapping[tuple[str, datetime], _Tally],
-    family: Family,
-    batch: _Joined,
-    baseline: Predict | None,
-    since: datetime,
-    step: timedelta,
+    values: _Values, family: Family, batch: _Joined, simple: Numbers | None, rows: list[int]
 ) -> None:
-    """Add a batch to the windows it falls into; those of `tallies` that are not there yet come by themselves."""
-    simple = None if baseline is None else _answers(family, baseline, batch)
-    rows: dict[tuple[str, datetime], list[int]] = defaultdict(list)
-    for row, logged in enumerate(batch.logged):
-        rows[logged.version, since + (logged.at - since) // step * step].append(row)
-    for key, chosen in rows.items():
-        tally = tallies[key]
-        known = _known(family, batch.truth[chosen])
-        tally.predictions += len(chosen)
-        tally.placed += sum(_placed(family, batch.logged[row]) for row in chosen)
-        tally.wanted += batch.said[chosen].size
-        tally.truth.append(_picked(family, batch.truth[chosen], known))
-        tally.said.append(_picked(family, batch.said[chosen], known))
-        if simple is not None:
-            tally.baseline.append(_picked(family, simple[chosen], known))
-
-
-def _placed(family: Family, logged: Logged) -> bool:
-    return isinstance(family.data, Table) or logged.anchor is not None
+    known = _known(family, batch.truth[rows])
+    values.truth.append(_picked(family, batch.truth[rows], known))
+    values.said.append(_picked(family, batch.said[rows], known))
+    if simple is not None:
+        values.simple.append(_picked(family, simple[rows], known))
 
 
 def _known(family: Family, truth: Numbers) -> Any:
@@ -120,35 +150,33 @@ def _picked(family: Family, values: Numbers, known: Any) -> Numbers:
 
 
 def _scored(
-    family: Family, version: str, since: datetime, until: datetime, tally: _Tally
+    family: Family, slot: _Slot, made: int, anchored: int, width: int, values: _Values
 ) -> QualityWindow:
-    truth = np.concatenate(tally.truth)
-    errors = [_error(family, truth, said) for said in (tally.said, tally.baseline)]
     return QualityWindow(
         family=family.name,
-        version=version,
-        since=since,
-        until=until,
-        predictions=tally.predictions,
-        placed=tally.placed,
-        wanted=tally.wanted,
-        values=truth.size,
-        error=errors[0],
-        baseline_error=errors[1],
+        version=slot.version,
+        since=slot.since,
+        until=slot.until,
+        predictions=made,
+        placed=made if isinstance(family.data, Table) else anchored,
+        wanted=made * width,
+        values=sum(known.size for known in values.truth),
+        error=_error(family, values.truth, values.said),
+        baseline_error=_error(family, values.truth, values.simple),
     )
 
 
-def _error(family: Family, truth: Numbers, answers: Sequence[Numbers]) -> float | None:
+def _error(family: Family, truth: Sequence[Numbers], answers: Sequence[Numbers]) -> float | None:
     """Return the family's metric by the formula that its trainings are scored with."""
     if not answers:
         return None
-    said = np.concatenate(answers)
+    y, said = np.concatenate(truth), np.concatenate(answers)
     answered = np.isfinite(said).all(axis=1)
     if not answered.any():
         return None
     # In float64: the charges of an insurance lose half a thousandth in float32.
-    y, predicted = cast(Array, truth[answered]), cast(Array, said[answered])
-    return float(family.scores(y, predicted)[family.metric])
+    scores = family.scores(cast(Array, y[answered]), cast(Array, said[answered]))
+    return float(scores[family.metric])
 
 
 def _joined(
@@ -161,7 +189,7 @@ def _joined(
     found = predictions.batches(
         engine,
         family.name,
-        states=predictions.SAMPLED,
+        states=_STATES[isinstance(family.data, Series)],
         size=BATCH,
         version=version,
         since=since,
@@ -317,16 +345,15 @@ def _version_quality(
 ) -> VersionQuality:
     simple = baseline_of(known) if known else None
 
-    def of(length: timedelta) -> list[QualityWindow]:
-        given: Any = {"version": version, "since": since, "until": until, "baseline": simple}
-        return windows(engine, family, step=length, **given)
-
+    whole, steps = (since, until), list(_spans(since, until, step))
+    spans = list(dict.fromkeys([*steps, whole]))
+    found = _windows(engine, family, version, spans, simple)
     return VersionQuality(
         version=version,
         aliases=known.aliases if known else [],
         test_error=test_error(family, known) if known else None,
-        overall=next(iter(of(until - since)), None),
-        windows=of(step),
+        overall=next((each for each in found if (each.since, each.until) == whole), None),
+        windows=[each for each in found if (each.since, each.until) in steps],
     )
 
 

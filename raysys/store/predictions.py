@@ -217,6 +217,22 @@ def _skip_hour(connection: sa.Connection, family: str, start: datetime) -> int:
 # -- counting and forgetting -----------------------------------------------------------------------
 
 
+def counts(
+    engine: sa.Engine, family: str, since: datetime, until: datetime
+) -> dict[str, tuple[int, int]]:
+    """Return how many predictions of the sample each version made in that time, and how many have their hour."""
+    query = sa.select(predictions.c.version, sa.func.count(), sa.func.count(predictions.c.anchor))
+    query = query.where(
+        predictions.c.family == family,
+        predictions.c.at >= since,
+        predictions.c.at < until,
+        predictions.c.truth.in_(SAMPLED),
+    )
+    with db.reading(engine) as connection:
+        rows = connection.execute(query.group_by(predictions.c.version)).all()
+    return {version: (made, placed) for version, made, placed in rows}
+
+
 def count(engine: sa.Engine, family: str, state: str) -> int:
     """Return how many predictions of `family` are in `state`."""
     query = sa.select(sa.func.count()).select_from(predictions)

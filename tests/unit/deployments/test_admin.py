@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
 
 from raysys import db, durable
+from raysys.pipelines import truth
+from raysys.records import Feedback
+from raysys.store import feedback, predictions
 from tests.unit.deployments.conftest import Served
 
 TOKEN = {"authorization": "Bearer secret"}
+PREDICTION: dict[str, Any] = {
+    "id": "p",
+    "request_id": "r",
+    "key": "k",
+    "family": "waves",
+    "version": "1",
+    "at": datetime.now(UTC),
+    "latency_ms": 1.0,
+    "inputs": [1, 2, 3, 4],
+    "outputs": [2.0, 4.0, 6.0, 8.0],
+}
 
 
 @pytest.fixture
@@ -102,3 +117,31 @@ def test_databases_that_were_never_made_are_503(waves: Served) -> None:
         answer = call(waves, "GET", path)
         assert answer.status_code == 503, answer.text
     waves.office.close()
+
+
+def test_quality_is_that_of_the_last_hourly_run_or_as_of_now(
+    admin: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from raysys.pipelines import quality
+    from raysys.records import QualityReport
+
+    monkeypatch.setattr(admin.office.registry, "versions", lambda family: [])
+    predictions.append_many(admin.office.engine, [PREDICTION])
+    feedback.add(
+        admin.office.engine,
+        "waves",
+        [Feedback(key="k", values=[2.0, 4.0, 6.0, 9.0])],
+        source="test",
+        now=PREDICTION["at"],
+    )
+    truth.join(admin.office.engine, admin.family, admin.office.settings, now=PREDICTION["at"])
+    for path in ("quality/waves_next", "quality/waves?live=true"):
+        told = call(admin, "GET", path).json()
+        assert [v["version"] for v in told["versions"]] == ["1"]
+        [window] = told["versions"][0]["windows"]
+        assert (window["error"], window["values"], window["baseline_error"]) == (0.25, 4, None)
+    kept = QualityReport(family="waves", metric="mae", unit="", at=PREDICTION["at"])
+    quality.publish(admin.office.artifacts, kept)
+    assert call(admin, "GET", "quality/waves").json()["versions"] == []
+    assert call(admin, "GET", "quality/waves?live=true").json()["versions"] != []
+    assert call(admin, "GET", "quality/nobody").status_code == 404
