@@ -20,6 +20,7 @@ def maintenance(dry_run: bool = False) -> dict[str, Any]:
     Returns a MaintenanceReport. A repetition removes what is left.
     """
     predictions = remove_predictions(dry_run)
+    said = remove_feedback_and_decisions(dry_run)
     runs = remove_runs(dry_run)
     versions, used = remove_models(dry_run)  # what needs MLflow comes last: it may be away
     closed = close_tracked_runs(dry_run)
@@ -29,6 +30,7 @@ def maintenance(dry_run: bool = False) -> dict[str, Any]:
         removed={
             **{kind: len(names) for kind, names in removed.items()},
             "predictions": predictions,
+            **said,
         },
         names={kind: names[:SHOWN] for kind, names in removed.items() if names},
         closed=closed[:SHOWN],
@@ -105,6 +107,21 @@ def remove_predictions(dry_run: bool) -> int:
         count = retention.forget_predictions(runtime.engine, runtime.settings, now, dry_run)
     _tell(dry_run, f"{count} predictions")
     return count
+
+
+@durable.step(where="ray", num_cpus=0)
+def remove_feedback_and_decisions(dry_run: bool) -> dict[str, int]:
+    """Remove old feedback, and the decisions of policies that were taken long ago."""
+    from raysys.pipelines import retention
+
+    with Runtime() as runtime:
+        given = (runtime.engine, runtime.settings, datetime.now(UTC), dry_run)
+        counts = {
+            "feedback": retention.forget_feedback(*given),
+            "decisions": retention.forget_decisions(*given),
+        }
+    _tell(dry_run, ", ".join(f"{count} {what}" for what, count in counts.items()))
+    return counts
 
 
 def _tell(dry_run: bool, what: str) -> None:

@@ -14,7 +14,7 @@ from raysys.pipelines import tune
 from raysys.records import Run, Snapshot
 from raysys.registry import Registry
 from raysys.settings import Settings
-from raysys.store import events, predictions, promotions, snapshots
+from raysys.store import decisions, events, feedback, predictions, promotions, snapshots
 from raysys.tracking import Tracking
 
 OVER = ("SUCCESSFUL", "FAILED", "CANCELED")
@@ -152,10 +152,20 @@ def forget_snapshot(engine: sa.Engine, artifacts: Artifacts, snapshot: Snapshot)
     snapshots.forget(engine, snapshot.family, snapshot.hash)
 
 
-# -- predictions -----------------------------------------------------------------------------------
+# -- predictions, their truth and what followed ----------------------------------------------------
 
 
 def forget_predictions(engine: sa.Engine, settings: Settings, now: datetime, dry_run: bool) -> int:
-    """Remove old predictions, or only count them; return how many."""
+    """Remove old predictions with their truth, or only count them; return how many."""
     before = now - timedelta(days=settings.keep_prediction_days)
     return predictions.forget(engine, before, settings.keep_predictions, dry_run)
+
+
+def forget_feedback(engine: sa.Engine, settings: Settings, now: datetime, dry_run: bool) -> int:
+    """Remove feedback as old as the oldest predictions, or only count it; return how much."""
+    return feedback.forget(engine, now - timedelta(days=settings.keep_prediction_days), dry_run)
+
+
+def forget_decisions(engine: sa.Engine, settings: Settings, now: datetime, dry_run: bool) -> int:
+    """Remove decisions as old as the oldest versions, or only count them; return how many."""
+    return decisions.forget(engine, now - timedelta(days=settings.keep_version_days), dry_run)

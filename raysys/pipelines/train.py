@@ -13,7 +13,7 @@ from raysys.artifacts import Artifacts
 from raysys.errors import ModelRefused
 from raysys.families import figures
 from raysys.families.base import Array, Family, Parts
-from raysys.pipelines import lineage
+from raysys.pipelines import provenance
 from raysys.pipelines import snapshot as snapshots
 from raysys.records import (
     Evaluation,
@@ -101,7 +101,7 @@ def register(
             "raysys.parity": f"{model.parity:.3g}",
             "raysys.verdict": "passed" if verdict.passed else "refused",
             "raysys.reason": verdict.reason,
-            "raysys.git_commit": lineage.git_commit() or "",
+            "raysys.git_commit": provenance.git_commit() or "",
         },
         description=f"{family.title}. {verdict.reason}",
     )

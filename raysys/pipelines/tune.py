@@ -17,7 +17,7 @@ from raysys.artifacts import Artifacts
 from raysys.errors import WorkflowError
 from raysys.families import figures
 from raysys.families.base import Family, Parts
-from raysys.pipelines import lineage
+from raysys.pipelines import provenance
 from raysys.pipelines import snapshot as snapshots
 from raysys.records import Snapshot, Study, Trial
 from raysys.settings import Settings
@@ -135,7 +135,7 @@ def _describe(
     seed: int,
     trials: int,
 ) -> None:
-    facts = lineage.of(family, snapshot, seed=seed, trials=trials)
+    facts = provenance.of(family, snapshot, seed=seed, trials=trials)
     tracking.log_json(run_id, "lineage", facts)
     tracking.log_params(
         run_id,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
 import sqlalchemy as sa
 
@@ -32,6 +34,16 @@ def history(engine: sa.Engine, family: str, limit: int = 50) -> list[Act]:
     query = query.order_by(decisions.c.at.desc(), decisions.c.id.desc()).limit(limit)
     with db.reading(engine) as connection:
         return [Act(**row._mapping) for row in connection.execute(query)]
+
+
+def forget(engine: sa.Engine, before: datetime, dry_run: bool) -> int:
+    """Remove the decisions from before `before`, or only count them; return how many."""
+    old = decisions.c.at < before
+    with db.writing(engine) as connection:
+        if dry_run:
+            count = sa.select(sa.func.count()).select_from(decisions).where(old)
+            return int(connection.execute(count).scalar_one())
+        return int(connection.execute(sa.delete(decisions).where(old)).rowcount)
 
 
 def _columns() -> sa.Select[tuple[object, ...]]:

@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from raysys.artifacts import Artifacts
 from raysys.pipelines import retention
-from raysys.records import Event, ModelVersion, Promotion, Run, Snapshot
+from raysys.records import Act, Event, Feedback, ModelVersion, Promotion, Run, Snapshot
 from raysys.settings import Settings
-from raysys.store import events, predictions, promotions, snapshots
+from raysys.store import decisions, events, feedback, predictions, promotions, snapshots
 from tests.conftest import NOW
 
 
@@ -193,6 +193,19 @@ def test_predictions_go_by_age_and_count(
     assert retention.forget_predictions(engine, limited, NOW, dry_run=True) == len(ages) - left
     assert retention.forget_predictions(engine, limited, NOW, dry_run=False) == len(ages) - left
     assert retention.forget_predictions(engine, limited, NOW, dry_run=False) == 0
+
+
+def test_feedback_goes_with_the_predictions_and_decisions_with_the_versions(
+    engine: sa.Engine, settings: Settings
+) -> None:
+    for age in (1, 31, 366):
+        said = Feedback(key=f"{age}", values=[1.0])
+        feedback.add(engine, "insurance", [said], source="test", now=days(age))
+        act = Act(id=f"{age}", family="insurance", at=days(age), action="retrain", reason="r")
+        decisions.append(engine, act)
+    given: Any = (engine, settings, NOW)
+    for forget, old in ((retention.forget_feedback, 2), (retention.forget_decisions, 1)):
+        assert [forget(*given, dry_run=dry) for dry in (True, False, False)] == [old, old, 0]
 
 
 def test_open_mlflow_runs_of_cancelled_trainings_are_closed() -> None:
