@@ -17,7 +17,10 @@ REFRESH_SECONDS = 5.0  # Ray forgets a gauge that was not set within an interval
 KEEP_SECONDS = 3 * 3600.0  # what is measured every hour may fail once or twice
 
 WORK_SECONDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
-REQUEST_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+REQUEST_SECONDS = (
+    *(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
+    *(0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
+)
 LOAD_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
 
 
@@ -114,7 +117,9 @@ METRICS: dict[str, Metric] = {
     "promotions": Metric(
         "gauge", "Moves of the alias champion so far, by action.", ("family", "action")
     ),
-    "model_age_hours": Metric("gauge", "Hours since the champion was trained.", ("family",)),
+    "model_age_hours": Metric(
+        "gauge", "Hours since the champion was promoted for the first time.", ("family",)
+    ),
     # data
     "data_rows": Metric("gauge", "Stored rows.", ("family",)),
     "data_age_hours": Metric("gauge", "Age of the newest row, in hours.", ("family",)),
