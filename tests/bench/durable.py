@@ -67,7 +67,7 @@ def drain(settings: Settings, runs: int) -> dict[str, float]:
 def measure(database_url: str, steps: int, runs: int) -> dict[str, Any]:
     """Return both figures on a database, a new SQLite file when `database_url` is empty."""
     with tempfile.TemporaryDirectory(prefix="raysys-bench-") as folder:
-        settings = Settings(home=Path(folder), database_url=database_url)
+        settings = Settings(home=Path(folder), database_url=database_url, log_level="WARNING")
         log.configure(settings)
         db.migrate(settings)
         durable.migrate(settings)
