@@ -54,7 +54,7 @@ def render(overlay: Overlay, image: Image = "") -> None:
 
 @app.command()
 def generate() -> None:
-    """Write the files of the base anew that follow from its settings: Serve's config, a node's environment."""
+    """Write the generated files anew: Serve's config and a node's environment from the settings, and monitoring."""
     for path in manifests.generate():
         screen.say(f"{path} written")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from kuberay import monitors
 from raysys.errors import InvalidInput, NotFound, Unavailable
 from raysys.serving.config import serve_config, serve_environment
 from raysys.settings import Settings
@@ -18,10 +19,11 @@ from raysys.settings import Settings
 HERE = Path(__file__).parent
 BASE = HERE / "base"
 OVERLAYS = HERE / "overlays"
+MONITORING = HERE / "monitoring"
 IMAGE = "raysys"
 RENDER_SECONDS = 60
 NODE_CPUS = 4  # of a serving node: HAProxy's threads are half as many
-HEADER = "# Written by `raysys kube generate` from settings.env; a test compares them.\n"
+HEADER = "# Written by `raysys kube generate`; a test compares it with what that would write.\n"
 
 Document = dict[str, Any]
 
@@ -122,7 +124,7 @@ def _assignments(text: str) -> Iterator[tuple[str, str]]:
 
 
 def generated() -> dict[Path, str]:
-    """Return the text of every generated file by its path: Serve's config and the environment of a node."""
+    """Return the text of every generated file by its path: Serve's config, a node's environment, monitoring."""
     settings = cluster_settings((BASE / "settings.env").read_text())
     environment = serve_environment(settings, cpus=NODE_CPUS)
     # An environment file has one line a variable; a value of several lines is a file of its own.
@@ -132,12 +134,16 @@ def generated() -> dict[Path, str]:
         **{BASE / f"{name}.txt": value for name, value in long.items()},
         BASE / "serve.yaml": HEADER + dump([serve_config(settings)]),
         BASE / "node.env": HEADER + "".join(lines),
+        MONITORING / "pod-monitors.yaml": HEADER + dump(monitors.pod_monitors()),
+        MONITORING / "rules.yaml": HEADER + dump(monitors.prometheus_rules()),
+        MONITORING / "dashboards.yaml": HEADER + dump(monitors.dashboards()),
     }
 
 
 def generate() -> list[Path]:
     """Write every generated file, and return those that changed."""
-    changed = [path for path, text in generated().items() if path.read_text() != text]
+    wanted = generated()
+    changed = [p for p, text in wanted.items() if not p.exists() or p.read_text() != text]
     for path in changed:
-        path.write_text(generated()[path])
+        path.write_text(wanted[path])
     return changed

@@ -54,6 +54,8 @@ def _show(state: dict[str, Any]) -> None:
     )
     for name, url in state["urls"].items():
         screen.say(f"{name:12} {url}")
+    for name, command in state["monitoring"].items():
+        screen.say(f"{name:12} {command}")
 
 
 def show_doctor(

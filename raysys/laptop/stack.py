@@ -19,6 +19,7 @@ from raysys.errors import Conflict, Unavailable
 from raysys.laptop import processes
 from raysys.laptop.dashboard import Dashboard
 from raysys.laptop.services import MlflowServer, RayHead
+from raysys.monitoring import files
 from raysys.serving.config import serve_config, serve_environment
 from raysys.settings import RUNNING_NAME, Settings
 
@@ -53,6 +54,7 @@ class Stack:
         with FileLock(self.settings.home / "up.lock"):
             self._refuse_other_settings()
             self._write_running()
+            files.write(self.settings)
             self._start_services()
             self._deploy()
 
@@ -79,6 +81,7 @@ class Stack:
             "actors": dict.fromkeys(ACTORS, "DOWN"),
             "served": [],
             "urls": self.urls(),
+            "monitoring": files.commands(settings),
         }
         if state["ray"] == "up":
             with Dashboard(settings.dashboard_url, token) as dashboard:

@@ -6,8 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from raysys.monitoring import rules, scrape
 from raysys.monitoring.dashboards import dashboards
 from raysys.monitoring.panels import render
@@ -89,4 +87,6 @@ def _providers(settings: Settings) -> dict[str, Any]:
 
 def dump(value: Any) -> str:
     """Return `value` as YAML, in its own order."""
+    import yaml
+
     return str(yaml.safe_dump(value, sort_keys=False, width=120))
