@@ -348,6 +348,44 @@ class MaintenanceReport(Record, frozen=True):
     closed: list[str] = []
 
 
+class Origin(Record, frozen=True):
+    """Rows that one run of a workflow, or one import, stored; of hours, from when to when they are."""
+
+    source: str
+    rows: int
+    workflow_id: str | None = None
+    time_from: datetime | None = None
+    time_to: datetime | None = None
+    stored_at: datetime | None = None
+
+
+class Lineage(Record, frozen=True):
+    """Where an answer comes from, link by link; what is not known any more is None, and `remarks` say why.
+
+    `recomputed` is the snapshot's hash as the stored rows give it today, without those stored after it was taken.
+    """
+
+    family: str
+    version: str
+    prediction_id: str | None = None
+    request_id: str | None = None
+    predicted_at: datetime | None = None
+    aliases: list[str] = []
+    run_id: str | None = None
+    run_url: str | None = None
+    workflow_id: str | None = None
+    snapshot: Snapshot | None = None
+    series: str | None = None
+    origins: list[Origin] = []
+    recomputed: str | None = None
+    remarks: list[str] = []
+
+    @property
+    def same(self) -> bool:
+        """Whether the stored rows still give the snapshot."""
+        return self.snapshot is not None and self.recomputed == self.snapshot.hash
+
+
 class LoadedVersion(Record, frozen=True):
     """What one replica serves now."""
 

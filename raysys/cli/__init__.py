@@ -13,6 +13,7 @@ from raysys.cli import (
     bench,
     data,
     demo,
+    lineage,
     machine,
     maintenance,
     models,
@@ -42,6 +43,7 @@ app.command()(work.crawl)
 app.command()(work.train)
 app.command()(work.predict)
 app.command()(quality.quality)
+app.command()(lineage.lineage)
 app.command()(maintenance.maintain)
 app.command()(archive.backup)
 app.command()(archive.restore)

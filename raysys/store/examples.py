@@ -12,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 
 from raysys import db
-from raysys.records import Rejection
+from raysys.records import Origin, Rejection
 from raysys.store import quarantine
 from raysys.store.tables import examples
 
@@ -72,8 +72,8 @@ def _next_position(connection: sa.Connection, family: str) -> int:
     return 0 if last is None else last + 1
 
 
-def read(engine: sa.Engine, family: str) -> pd.DataFrame:
-    """Return the rows of `family` in the order they came; columns in alphabetical order.
+def read(engine: sa.Engine, family: str, stored_by: datetime | None = None) -> pd.DataFrame:
+    """Return the rows of `family` in the order they came, perhaps as stored by then; columns in alphabetical order.
 
     Simulated rows are left out when there are others: no model is made of a mixture.
     """
@@ -81,13 +81,24 @@ def read(engine: sa.Engine, family: str) -> pd.DataFrame:
 
     query = (
         sa.select(examples.c["values"])
-        .where(examples.c.family == family, _wanted(family))
+        .where(examples.c.family == family, _wanted(family, stored_by))
         .order_by(examples.c.position, examples.c.key, examples.c.occurrence)
     )
     with db.reading(engine) as connection:
         rows = connection.execute(query).scalars().all()
     frame = pd.DataFrame(list(rows))
     return frame[sorted(frame.columns)]
+
+
+def origins(engine: sa.Engine, family: str, stored_by: datetime) -> list[Origin]:
+    """Return which runs or imports stored the rows that `read` gives as stored by then, oldest first."""
+    who = (examples.c.source, examples.c.workflow_id)
+    stored_at = sa.func.max(examples.c.stored_at)
+    query = sa.select(*who, sa.func.count().label("rows"), stored_at.label("stored_at"))
+    query = query.where(examples.c.family == family, _wanted(family, stored_by))
+    with db.reading(engine) as connection:
+        rows = connection.execute(query.group_by(*who).order_by(stored_at))
+        return [Origin(**row._mapping) for row in rows]
 
 
 def count(engine: sa.Engine, family: str, since: datetime | None = None) -> int:
@@ -99,10 +110,14 @@ def count(engine: sa.Engine, family: str, since: datetime | None = None) -> int:
         return int(connection.execute(query).scalar_one())
 
 
-def _wanted(family: str) -> sa.ColumnElement[bool]:
+def _wanted(family: str, stored_by: datetime | None = None) -> sa.ColumnElement[bool]:
     other = examples.alias()
     observed = sa.exists().where(other.c.family == family, other.c.source != SIMULATED)
-    return sa.or_(examples.c.source != SIMULATED, sa.not_(observed))
+    if stored_by is None:
+        return sa.or_(examples.c.source != SIMULATED, sa.not_(observed))
+    observed = observed.where(other.c.stored_at <= stored_by)
+    wanted = sa.or_(examples.c.source != SIMULATED, sa.not_(observed))
+    return sa.and_(examples.c.stored_at <= stored_by, wanted)
 
 
 def newest(engine: sa.Engine, family: str) -> datetime | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import sqlalchemy as sa
 
 from raysys import db
-from raysys.records import Rejection
+from raysys.records import Origin, Rejection
 from raysys.store import ledger, quarantine
 from raysys.store.tables import WEATHER_COLUMNS, observations
 
@@ -89,9 +89,13 @@ def _incomplete() -> sa.ColumnElement[bool]:
 
 
 def read(
-    engine: sa.Engine, series: str, since: datetime | None = None, until: datetime | None = None
+    engine: sa.Engine,
+    series: str,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    stored_by: datetime | None = None,
 ) -> pd.DataFrame:
-    """Return the hours of `series` from `since` to `until`, both included, in order.
+    """Return the hours of `series` from `since` to `until`, both included, in order; perhaps as stored by then.
 
     Columns: `time` (datetime64[ns, UTC]) and the WEATHER_COLUMNS (float64, NaN where missing).
     """
@@ -103,6 +107,8 @@ def read(
         query = query.where(observations.c.time >= since)
     if until is not None:
         query = query.where(observations.c.time <= until)
+    if stored_by is not None:
+        query = query.where(observations.c.stored_at <= stored_by)
     with db.reading(engine) as connection:
         rows = connection.execute(query).all()
     frame = pd.DataFrame([tuple(row) for row in rows], columns=["time", *WEATHER_COLUMNS])
@@ -154,6 +160,46 @@ def sources(engine: sa.Engine, series: str) -> dict[str, int]:
     )
     with db.reading(engine) as connection:
         return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def names(engine: sa.Engine) -> list[str]:
+    """Return every series that has hours."""
+    with db.reading(engine) as connection:
+        found = connection.execute(sa.select(observations.c.series).distinct()).scalars()
+        return sorted(found)
+
+
+def origins(
+    engine: sa.Engine, series: str, since: datetime, until: datetime, stored_by: datetime
+) -> list[Origin]:
+    """Return which runs stored the hours from `since` to `until` that were there by then, oldest hours first."""
+    time, stored_at = observations.c.time, observations.c.stored_at
+    who = (observations.c.source, observations.c.workflow_id)
+    query = sa.select(
+        *who,
+        sa.func.count().label("rows"),
+        sa.func.min(time).label("time_from"),
+        sa.func.max(time).label("time_to"),
+        sa.func.max(stored_at).label("stored_at"),
+    )
+    query = query.where(
+        observations.c.series == series, time.between(since, until), stored_at <= stored_by
+    )
+    with db.reading(engine) as connection:
+        rows = connection.execute(query.group_by(*who).order_by(sa.func.min(time)))
+        return [Origin(**row._mapping) for row in rows]
+
+
+def stored_since(engine: sa.Engine, series: str, until: datetime, since: datetime) -> int:
+    """Return how many hours up to `until` were stored, or filled, after `since`."""
+    query = sa.select(sa.func.count()).select_from(observations)
+    query = query.where(
+        observations.c.series == series,
+        observations.c.time <= until,
+        observations.c.stored_at > since,
+    )
+    with db.reading(engine) as connection:
+        return int(connection.execute(query).scalar_one())
 
 
 def newest(engine: sa.Engine, series: str) -> datetime | None:

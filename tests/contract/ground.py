@@ -25,22 +25,24 @@ def hour(number: int) -> dt.datetime:
     return START + number * HOUR
 
 
-def crawl(engine: sa.Engine, first: int, last: int, lost: tuple[int, ...] = ()) -> None:
+def crawl(
+    engine: sa.Engine, first: int, last: int, lost: tuple[int, ...] = (), **changed: Any
+) -> None:
     """Store the hours from `first` to before `last`, but those `lost`."""
     numbers = [number for number in range(first, last) if number not in lost]
     frame = pd.DataFrame({"time": pd.to_datetime([hour(n) for n in numbers])})
     frame = frame.assign(**dict.fromkeys(WEATHER_COLUMNS, 1.0) | {"temperature": DEGREES[numbers]})
-    observations.store_window(
-        engine,
-        family="atmos",
-        source="sample",
-        series="sample-108",
-        frame=frame,
-        rejections=[],
-        days=[],
-        workflow_id="w",
-        now=hour(last),
-    )
+    given = {
+        "family": "atmos",
+        "source": "sample",
+        "series": "sample-108",
+        "frame": frame,
+        "rejections": [],
+        "days": [],
+        "workflow_id": "w",
+        "now": hour(last),
+    }
+    observations.store_window(engine, **given | changed)
 
 
 def log(engine: sa.Engine, id: str, number: int, family: str = "atmos", **changed: Any) -> None:
