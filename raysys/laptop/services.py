@@ -13,6 +13,7 @@ from raysys.laptop.dashboard import Dashboard
 from raysys.settings import Settings
 
 MLFLOW_SECONDS = 180.0
+NICENESS = 5
 RAY_SECONDS = 180.0
 # What a laptop does not need: no anonymous statistics, no background jobs, no gateway to language models.
 MLFLOW_ENVIRONMENT = {
@@ -66,6 +67,8 @@ class MlflowServer:
         """Start the server; it is ready when `alive` holds."""
         settings = self._settings
         command = [
+            # It is asked every second, and nobody waits for its answer as callers of replicas do.
+            *("nice", "-n", str(NICENESS)),
             *(sys.executable, "-m", "mlflow", "server"),
             *("--host", "127.0.0.1", "--port", str(settings.mlflow_port), "--workers", "1"),
             *("--backend-store-uri", f"sqlite:///{settings.home / 'mlflow.db'}"),

@@ -19,8 +19,8 @@ MIDDLEWARES = "deployments.edge:middlewares"
 
 # A replica answers in a fraction of a millisecond, one request after the other: more than a few at
 # once only wait, and HAProxy lets them wait, or go away, at a hundredth of what it costs a replica.
-AT_ONCE = 32
-WAITING = 128
+AT_ONCE = 16
+WAITING = 48  # the last of them waits about 40 ms for a replica that a crowd leaves half a core
 QUEUE_SECONDS = 5
 REQUEST_SECONDS = 10
 REFUSAL = json.dumps(

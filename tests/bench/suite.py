@@ -48,6 +48,7 @@ RIVALS = {
 }
 OURS = "raysys"
 HALF_CONNECTIONS = 8
+TURN_SECONDS = 1.0  # between two promotions
 STREAK = 12  # answers in a row: with several replicas one may swap before another
 
 
@@ -115,16 +116,22 @@ def _row(family: Any) -> Any:
 def reloads(server: Raysys, plan: Plan) -> dict[str, Any]:
     """Move the champion back and forth under load; return failures, delays and latency beside calm."""
     target = server.target("insurance")
-    calm = load.run(target, 32, max(plan.seconds, plan.promotions * 0.3))
-    pressure = load.start(target, 32, plan.promotions * 1.7)
-    delays, wrong = [], 0
+    loads, delays, wrong = [], [], 0
     with httpx.Client() as http:
-        for turn in range(1, plan.promotions + 1):
-            version = server.versions["insurance"][turn % 2]
-            server.registry.set_alias("insurance", "champion", version)
-            delays.append(_seconds_until_all_serve(server, http, version))
-            wrong += sum(_served(http, target) != version for _ in range(20))
-    busy = load.finish(pressure)
+        # Calm first, asked as often: only the promotions differ.
+        for promoting in (False, True):
+            pressure = load.start(target, 32, plan.promotions * TURN_SECONDS + 3)
+            for turn in range(1, plan.promotions + 1):
+                began = time.monotonic()
+                version = server.versions["insurance"][turn % 2 if promoting else 0]
+                if promoting:
+                    server.registry.set_alias("insurance", "champion", version)
+                delays.append(_seconds_until_all_serve(server, http, version))
+                wrong += sum(_served(http, target) != version for _ in range(20))
+                time.sleep(max(0.0, began + TURN_SECONDS - time.monotonic()))
+            loads.append(load.finish(pressure))
+    calm, busy = loads
+    delays = delays[plan.promotions :]
     return {
         "promotions": plan.promotions,
         "requests": busy.requests,
