@@ -115,6 +115,10 @@ def test_the_openapi_document_has_every_route_and_its_problems(waves: Served) ->
         assert {"200", "400", "413", "415", "422", "503"} <= operation["responses"].keys()
         content = operation["requestBody"]["content"]["application/json"]
         assert content["examples"]["one"]["value"] == waves.family.example
+    said = told["paths"]["/feedback/waves"]["post"]
+    assert {"202", "401", "422", "503"} <= said["responses"].keys()
+    hours = told["paths"]["/predict/waves"]["post"]["parameters"]
+    assert {each["name"] for each in hours} == {"version", "X-Prediction-Key", "at"}
     ids = [o["operationId"] for each in told["paths"].values() for o in each.values()]
     assert len(ids) == len(set(ids))
 
