@@ -66,7 +66,7 @@ class Policy(BaseModel):
         "error over the baseline's is as much worse than it was in the test.",
     )
     alert_tolerance: float = Field(
-        1.0,
+        1.25,
         gt=0,
         description="Share above the test error at which one window is told, whatever the baseline did.",
     )
@@ -299,6 +299,21 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least level that is logged."
     )
+    log_file: str = Field(
+        "",
+        description="File of JSON lines that every process appends to; logs/raysys.jsonl in the home by default, "
+        "`none` for no file.",
+    )
+    log_file_bytes: int = Field(
+        20_000_000, ge=10_000, description="Size from which a new log file is begun, in bytes."
+    )
+    log_files: int = Field(5, ge=1, le=100, description="Full log files that are kept.")
+    log_requests: bool = Field(
+        False, description="Whether replicas log each request: id, version, status, time."
+    )
+    log_inputs: bool = Field(
+        False, description="Whether these records hold what was asked and answered, too."
+    )
 
     @field_validator("policy", mode="before")
     @classmethod
@@ -361,6 +376,13 @@ class Settings(BaseSettings):
         if self.database.startswith("sqlite"):
             return self.database.removesuffix(".db") + "-workflows.db"
         return self.database
+
+    @property
+    def log_path(self) -> Path | None:
+        """The file that every process logs to, or None."""
+        if self.log_file == "none":
+            return None
+        return Path(self.log_file) if self.log_file else self.home / "logs" / "raysys.jsonl"
 
     @property
     def artifact_root(self) -> str:

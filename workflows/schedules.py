@@ -15,6 +15,7 @@ CRAWL_CRON = "17 */6 * * *"
 TRAIN_CRON = "47 3 * * *"
 MAINTENANCE_CRON = "33 4 * * *"
 MONITOR_CRON = "7 * * * *"
+QUALITY_CRON = "37 * * * *"  # long enough after a crawl of :17 began
 
 
 def table(settings: Settings) -> list[Schedule]:
@@ -26,19 +27,31 @@ def table(settings: Settings) -> list[Schedule]:
             Schedule(name=f"crawl-{name}", workflow="crawl", args=[name], cron=CRAWL_CRON)
             for name in crawled
         ),
+        *(_training(name) for name in names),
         *(
-            Schedule(
-                name=f"train-{name}",
-                workflow="train",
-                args=[name],
-                cron=TRAIN_CRON,
-                only_if=f"{__name__}:{nothing_new.__name__}",
-            )
+            Schedule(name=f"quality-{name}", workflow="quality", args=[name], cron=QUALITY_CRON)
             for name in names
         ),
         Schedule(name="maintenance", workflow="maintenance", args=[], cron=MAINTENANCE_CRON),
         Schedule(name="monitor", workflow="monitor", args=[], cron=MONITOR_CRON),
     ]
+
+
+def _training(family: str) -> Schedule:
+    return Schedule(
+        name=f"train-{family}",
+        workflow="train",
+        args=[family],
+        cron=TRAIN_CRON,
+        only_if=f"{__name__}:{nothing_new.__name__}",
+    )
+
+
+def training_key(family: str) -> str:
+    """Return what the trainings of a family's schedule have in common: of those that wait or run there is one."""
+    from raysys.durable import ticks
+
+    return ticks.dedup_key(_training(family))
 
 
 def nothing_new(family: str) -> str:
@@ -54,14 +67,14 @@ def nothing_new(family: str) -> str:
             newest = observations.newest(runtime.engine, series_name(runtime.settings))
         else:
             newest = examples.newest(runtime.engine, family)
-        trained = _trained_at(runtime, family)
+        trained = trained_at(runtime, family)
     if newest is None:
         return f"{family} has no rows yet"
     known = trained is not None and newest <= trained
     return f"{family} has no rows that its last training lacked" if known else ""
 
 
-def _trained_at(runtime: Runtime, family: str) -> datetime | None:
+def trained_at(runtime: Runtime, family: str) -> datetime | None:
     """Return when the last training of `family` began to read its rows; None when that did not succeed."""
     from raysys.store import events
 

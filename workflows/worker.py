@@ -14,6 +14,7 @@ MODULES = (
     "workflows.train",
     "workflows.maintenance",
     "workflows.monitor",
+    "workflows.quality",
 )
 
 

@@ -121,8 +121,13 @@ def _exists(registry: Registry, family: str, version: str) -> bool:
     return True
 
 
+def find(engine: sa.Engine, family: str, id: str) -> Promotion | None:
+    """Return the move of this id, or None."""
+    return next((move for move in _history(engine, family) if move.id == id), None)
+
+
 def _moved(engine: sa.Engine, registry: Registry, family: str, id: str) -> Promotion | None:
-    known = next((move for move in _history(engine, family) if move.id == id), None)
+    known = find(engine, family, id)
     if known is not None:
         _follow(engine, registry, family)
     return known

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from msgspec.structs import replace
 
+from raysys import log
 from raysys.artifacts import Artifacts
 from raysys.errors import ModelRefused, NotFound
 from raysys.families.base import Family, Predict, Series
@@ -34,6 +35,7 @@ from raysys.store import examples, observations, promotions, snapshots
 CHAMPION = "champion"
 DAY = timedelta(days=1)
 TRUTH_DAYS = 7  # that truth may lag behind the windows that are looked at
+MOST = 100  # windows that a decision may look at: what a policy allows
 SETTLED = 0.8  # of the placed values of a window of hours: those known first are the easiest
 
 
@@ -95,8 +97,8 @@ def score(where: Where, found: QualityReport, *, now: datetime) -> State | None:
         unit=where.family.unit,
         test_error=quality.test_error(where.family, champion),
         test_baseline_error=_baseline_test_error(where.family, champion),
-        windows=[w for each in mine for w in each.windows if _is_settled(where, w)],
-        rivals=_rivals(where, champion.version, promotion, now),
+        windows=[w for each in mine for w in each.windows if _is_settled(where, w)][-MOST:],
+        rivals=_rivals(where, champion.version, promotion, now)[-MOST:],
         promotion=promotion and replace(promotion, report={}),  # it may be long
         age_days=None if rows is None or rows.created_at is None else (now - rows.created_at) / DAY,
         new_share=0.0 if rows is None else _new_rows(where, rows, now) / max(rows.rows, 1),
@@ -119,6 +121,16 @@ def drift(where: Where, *, now: datetime) -> list[Drift]:
     model = None if champion is None else _model(where, champion)
     if champion is None or rows is None or model is None:
         return []
+    try:
+        return _measured(where, champion, rows, model, now)
+    except NotFound as error:
+        log.get("quality").warning("no drift", family=where.family.name, reason=error.message)
+        return []
+
+
+def _measured(
+    where: Where, champion: ModelVersion, rows: Snapshot, model: Predict, now: datetime
+) -> list[Drift]:
     return drifts.measure(
         where.engine,
         where.artifacts,
@@ -218,27 +230,38 @@ def _model(where: Where, version: ModelVersion) -> Predict | None:
 # -- numbers for people ----------------------------------------------------------------------------
 
 
-def levels(state: State, found: QualityReport, drifted: Sequence[Drift]) -> list[Level]:
-    """Return what is exported of the champion: its newest window, its coverage, and how far each feature drifted."""
-    family = {"family": state.family}
-    mine = {**family, "version": state.version}
-    newest = state.windows[-1] if state.windows else None
+def levels(state: State, found: QualityReport, policy: Policy) -> list[Level]:
+    """Return what is exported of the champion: the errors of its newest windows together, and its coverage."""
+    newest = state.windows[-policy.windows :]
     overall = [v.overall for v in found.versions if v.version == state.version and v.overall]
     values = {
         "test_error": state.test_error,
-        "live_error": None if newest is None else newest.error,
-        "live_baseline_error": None if newest is None else newest.baseline_error,
+        "live_error": _mean((each.error, each.values) for each in newest),
+        "live_baseline_error": _mean((each.baseline_error, each.values) for each in newest),
         "truth_coverage": overall[0].coverage if overall else None,
     }
-    of_version = [
-        Level(name=name, value=value, labels=mine)
+    labels = {"family": state.family, "version": state.version}
+    return [
+        Level(name=name, value=value, labels=labels)
         for name, value in values.items()
         if value is not None
     ]
-    return [*of_version, *(level for each in drifted for level in _drift_levels(each, family))]
 
 
-def _drift_levels(found: Drift, family: dict[str, str]) -> Iterator[Level]:
+def _mean(errors: Iterable[tuple[float | None, int]]) -> float | None:
+    """Return the mean of errors, each of which weighs as much as the values it is over."""
+    known = [(error, values) for error, values in errors if error is not None]
+    total = sum(values for _, values in known)
+    return sum(error * values for error, values in known) / total if total else None
+
+
+def drift_levels(family: str, drifted: Sequence[Drift]) -> list[Level]:
+    """Return what is exported of how far each feature drifted."""
+    mine = {"family": family}
+    return [level for each in drifted for level in _of_feature(each, mine)]
+
+
+def _of_feature(found: Drift, family: dict[str, str]) -> Iterator[Level]:
     if found.score is None:
         return
     if found.kind == "output":

@@ -10,7 +10,7 @@ from raysys.durable import flow
 from raysys.records import Event
 from raysys.settings import Settings
 from raysys.store import events, examples
-from workflows import crawl, maintenance, monitor, schedules, train
+from workflows import crawl, maintenance, monitor, quality, schedules, train
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 
@@ -23,11 +23,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 def test_only_series_are_crawled_and_every_family_is_trained(settings: Settings) -> None:
     planned = {each.name: each for each in schedules.table(settings)}
-    assert {"crawl-atmos", "train-atmos", "train-insurance"} <= set(planned)
+    assert {"crawl-atmos", "train-atmos", "train-insurance", "quality-insurance"} <= set(planned)
     assert "crawl-insurance" not in planned
     assert {each.workflow for each in planned.values()} <= set(flow.registered())
-    modules = (crawl.crawl, train.train, maintenance.maintenance, monitor.monitor)
-    assert {each.workflow for each in planned.values()} == {each.name for each in modules}
+    every = (crawl.crawl, train.train, maintenance.maintenance, monitor.monitor, quality.quality)
+    assert {each.workflow for each in planned.values()} == {each.name for each in every}
 
 
 @pytest.mark.parametrize("ending", ["succeeded", "failed: no trial ended"])
