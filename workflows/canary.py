@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from raysys import durable
+from raysys import durable, families
 from raysys.errors import Unavailable
 from raysys.pipelines import rollout as pipeline
 from raysys.records import Record, plain
 from raysys.runtime import Runtime
-from raysys.serving.rollout import Decision, Rollout, Tried
+from raysys.serving.rollout import Decision, Live, Rollout, Tried
 
 LOOKS = 40  # at what was counted, spread over the bake time
 LEAST_PAUSE_SECONDS = 2.0
@@ -18,11 +18,12 @@ MOST_PAUSE_SECONDS = 30.0
 
 
 class Begun(Record, frozen=True):
-    """A trial that is under way: what it asks, who is champion, and when the bake time is over."""
+    """A trial that is under way: what it asks, who is champion, when it began and when the bake time is over."""
 
     rollout: Rollout
     champion: str
     until: datetime
+    since: datetime | None = None
 
 
 class CanaryReport(Record, frozen=True):
@@ -72,14 +73,15 @@ def begin(family: str, version: str, percent: float, shadow: float, bake_seconds
             runtime.engine, runtime.registry, family=family, rollout=rollout, now=now
         )
     durable.notify(f"version {version} is tried beside {champion}", version=version)
-    return Begun(rollout=rollout, champion=champion, until=now + timedelta(seconds=bake_seconds))
+    until = now + timedelta(seconds=bake_seconds)
+    return Begun(rollout=rollout, champion=champion, until=until, since=now)
 
 
 @durable.step()
 def look(family: str, begun: Begun) -> Decision:
-    """Ask the watcher what the replicas counted, and judge it."""
+    """Ask the watcher what the replicas counted, and the tables what is true by now; judge both."""
     tried = _tried(family, begun)
-    over = datetime.now(UTC) >= begun.until
+    now = datetime.now(UTC)
     with Runtime() as runtime:
         decision = pipeline.decide(
             runtime.registry,
@@ -87,7 +89,8 @@ def look(family: str, begun: Begun) -> Decision:
             rollout=begun.rollout,
             champion=begun.champion,
             tried=tried,
-            over=over,
+            over=now >= begun.until,
+            live=_live(runtime, family, begun, now),
         )
     durable.notify(f"{decision.action}: {decision.reason}")
     return decision
@@ -107,6 +110,23 @@ def end(family: str, begun: Begun, decision: Decision) -> None:
             tried=_tried(family, begun),
             now=datetime.now(UTC),
         )
+
+
+def _live(runtime: Runtime, family: str, begun: Begun, now: datetime) -> Live | None:
+    from raysys.pipelines import truth
+
+    if begun.since is None or not begun.rollout.percent:
+        return None
+    truth.join(runtime.engine, families.get(family), runtime.settings, now=now)
+    return pipeline.live_error(
+        runtime.engine,
+        runtime.registry,
+        family=family,
+        rollout=begun.rollout,
+        champion=begun.champion,
+        since=begun.since,
+        now=now,
+    )
 
 
 def _tried(family: str, begun: Begun) -> Tried | None:

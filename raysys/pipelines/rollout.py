@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 import msgspec
 import sqlalchemy as sa
 
+from raysys import families
 from raysys.errors import Conflict
 from raysys.pipelines import promote as moves
+from raysys.pipelines import quality
 from raysys.records import Promotion, plain
 from raysys.registry import ROLLOUT_TAG, Registry
-from raysys.serving.rollout import Decision, Rollout, Rule, Tried, judge
+from raysys.serving.rollout import Decision, Live, Rollout, Rule, Tried, judge
 from raysys.store import promotions
 
 CHALLENGER = "challenger"
@@ -60,12 +63,41 @@ def decide(
     champion: str,
     tried: Tried | None,
     over: bool,
+    live: Live | None = None,
 ) -> Decision:
     """Return what follows now: a trial that somebody else has overtaken is withdrawn."""
     aliases = registry.aliases().get(family, {})
     if aliases.get(CHALLENGER) != rollout.version or aliases.get(moves.CHAMPION) != champion:
         return Decision(action="withdraw", reason="an alias was moved by somebody else meanwhile")
-    return judge(tried or Tried(), rollout, Rule(), over=over)
+    rule = Rule(most_error=families.get(family).gate.margin)
+    return judge(tried or Tried(), rollout, rule, over=over, live=live)
+
+
+def live_error(
+    engine: sa.Engine,
+    registry: Registry,
+    *,
+    family: str,
+    rollout: Rollout,
+    champion: str,
+    since: datetime,
+    now: datetime,
+) -> Live | None:
+    """Return the challenger's error since the trial began beside the champion's; None before there is truth."""
+    kind = families.get(family)
+    span: Any = {"version": rollout.version, "since": since, "until": now, "step": now - since}
+    if not any(found.values for found in quality.windows(engine, kind, **span)):
+        return None
+    onnx = registry.fetch(registry.version(family, champion))
+    (found,) = quality.windows(engine, kind, **span, baseline=quality.predictor(kind, onnx))
+    if found.error is None or found.baseline_error is None:
+        return None
+    return Live(
+        metric=kind.metric,
+        error=found.error,
+        champion_error=found.baseline_error,
+        values=found.values,
+    )
 
 
 def end(

@@ -41,10 +41,21 @@ class Tried(Record, frozen=True):
     refused: str | None = None
 
 
+class Live(Record, frozen=True):
+    """The challenger's error where the truth is known by now, and the champion's on the very same requests."""
+
+    metric: str
+    error: float
+    champion_error: float
+    values: int
+
+
 class Rule(Record, frozen=True):
-    """What a challenger must not do, and how many requests prove that it does not."""
+    """What a challenger must not do, and how many requests, or values with their truth, prove that it does not."""
 
     least_requests: int = 100
+    least_values: int = 30
+    most_error: float = 0.1
     most_failures: float = 0.01
     most_slowdown: float = 2.0
     slack_seconds: float = 0.0005
@@ -92,21 +103,27 @@ def total(reports: Iterable[Tried]) -> Tried:
     return found
 
 
-def judge(tried: Tried, rollout: Rollout, rule: Rule, *, over: bool) -> Decision:
-    """Return what follows from what was counted; `over` is whether the bake time has passed."""
-    against = _against(tried, rule)
+def judge(
+    tried: Tried, rollout: Rollout, rule: Rule, *, over: bool, live: Live | None = None
+) -> Decision:
+    """Return what follows from what was counted and from the live error, where the truth came in time.
+
+    `over` is whether the bake time has passed.
+    """
+    against = _against(tried, rule) or _wrong(live, rule)
     if against:
         return Decision(action="withdraw", reason=against)
+    told = summary(tried) + (f"; {_errors(live)}" if live else "")
     if not over:
-        return Decision(action="wait", reason=summary(tried))
+        return Decision(action="wait", reason=told)
     if not rollout.percent:
-        return Decision(action="withdraw", reason=f"the shadow run is over: {summary(tried)}")
+        return Decision(action="withdraw", reason=f"the shadow run is over: {told}")
     if tried.requests < rule.least_requests:
         few = (
             f"{tried.requests} requests are too few to judge by ({rule.least_requests} are needed)"
         )
         return Decision(action="withdraw", reason=few)
-    return Decision(action="promote", reason=summary(tried))
+    return Decision(action="promote", reason=told)
 
 
 def summary(tried: Tried) -> str:
@@ -134,6 +151,20 @@ def _against(tried: Tried, rule: Rule) -> str:
     if slow > fast * rule.most_slowdown + rule.slack_seconds:
         return f"it is slow: {summary(tried)}"
     return ""
+
+
+def _wrong(live: Live | None, rule: Rule) -> str:
+    if live is None or live.values < rule.least_values:
+        return ""
+    worse = live.error > live.champion_error * (1 + rule.most_error)
+    return f"it is wrong: {_errors(live)}" if worse else ""
+
+
+def _errors(live: Live) -> str:
+    return (
+        f"live {live.metric} {live.error:.4g}, the champion's {live.champion_error:.4g} "
+        f"on the same {live.values} values"
+    )
 
 
 def _added(one: tuple[int, ...], other: tuple[int, ...]) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ import pytest
 from raysys.serving.rollout import (
     BUCKETS,
     Decision,
+    Live,
     Rollout,
     Rule,
     Tried,
@@ -55,6 +56,29 @@ CASES = {
 @pytest.mark.parametrize(("of", "over", "action"), CASES.values(), ids=CASES.keys())
 def test_a_challenger_is_judged_by_what_it_did(of: Tried, over: bool, action: str) -> None:
     assert verdict(of, over).action == action
+
+
+LIVE = {
+    "as good": (Live(metric="mae", error=1.09, champion_error=1.0, values=30), "promote"),
+    "worse by the margin": (
+        Live(metric="mae", error=1.11, champion_error=1.0, values=30),
+        "withdraw",
+    ),
+    "worse on too few": (Live(metric="mae", error=9.0, champion_error=1.0, values=29), "promote"),
+    "without truth": (None, "promote"),
+}
+
+
+@pytest.mark.parametrize(("live", "action"), LIVE.values(), ids=LIVE.keys())
+def test_a_challenger_must_not_be_more_wrong_than_the_champion(
+    live: Live | None, action: str
+) -> None:
+    rollout = Rollout(id="t", version="2", percent=10)
+    found = judge(tried(), rollout, Rule(most_error=0.1), over=True, live=live)
+    assert found.action == action
+    assert ("live mae" in found.reason) == (live is not None)
+    early = judge(tried(), rollout, Rule(most_error=0.1), over=False, live=live)
+    assert early.action == ("withdraw" if action == "withdraw" else "wait")
 
 
 def test_the_reason_names_the_numbers() -> None:
