@@ -14,8 +14,8 @@ from raysys.cli import screen
 from raysys.cli.context import AsJson, FamilyName, Wait, known_family, opened
 from raysys.cli.runs import finish
 from raysys.pipelines import promote as promoting
-from raysys.records import Promotion
-from raysys.store import promotions
+from raysys.records import Act, Promotion
+from raysys.store import decisions, promotions
 
 app = typer.Typer(no_args_is_help=True, help="Model versions, promotions and rollbacks.")
 
@@ -129,18 +129,31 @@ def rollback(
 
 @app.command("history")
 def history(family: FamilyName, as_json: AsJson = False) -> None:
-    """List every move of an alias, newest first: when, from, to, by whom and why."""
+    """List every move of an alias and what the policy decided, newest first: when, what, by whom and why."""
     with opened() as runtime:
         moves = promotions.history(runtime.engine, family)
+        acts = decisions.history(runtime.engine, family)
+    both: list[Promotion | Act] = [*moves, *acts]
+    story = sorted(both, key=lambda each: each.at, reverse=True)
     if as_json:
-        screen.show_json(moves)
+        screen.show_json(story)
         return
     screen.show_rows(
-        f"Promotions of {family}",
+        f"Promotions of {family}, and decisions of its policy",
         ("at (UTC)", "action", "alias", "from", "to", "by", "reason"),
-        [(m.at, m.action, m.alias, m.from_version, m.to_version, m.actor, m.reason) for m in moves],
+        [_told(each) for each in story],
         empty=f"No version of {family} was promoted yet.",
     )
+
+
+def _told(each: Promotion | Act) -> tuple[object, ...]:
+    if isinstance(each, Promotion):
+        return (
+            *(each.at, each.action, each.alias, each.from_version, each.to_version),
+            *(each.actor, each.reason),
+        )
+    action = f"{each.action} (dry run)" if each.dry_run else each.action
+    return (each.at, f"decided: {action}", "", "", "", "policy", each.reason)
 
 
 def actor() -> str:
