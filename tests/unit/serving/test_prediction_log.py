@@ -57,6 +57,28 @@ def test_a_database_that_is_away_costs_only_what_it_was_given() -> None:
     assert log.outcomes == {"skipped": 950, "dropped": 50}
 
 
+def test_a_database_that_hangs_holds_one_more_sample_and_no_request() -> None:
+    asked, answered, written = threading.Event(), threading.Event(), []
+
+    def hang(rows: Rows) -> None:
+        asked.set()
+        answered.wait(10)
+        written.extend(rows)
+
+    log = PredictionLog("waves", hang, 50)
+    log.offer(entry())
+    writer = threading.Thread(target=log.flush)
+    writer.start()
+    assert asked.wait(10)
+    for number in range(10_000):
+        log.offer(entry(number))
+    answered.set()
+    writer.join(10)
+    log.flush()
+    assert log.outcomes == {"stored": 51, "skipped": 9_950}
+    assert len(written) == 2 * 51
+
+
 def test_nothing_is_logged_of_a_share_of_nothing() -> None:
     log = PredictionLog("waves", lambda rows: None, 50, share=0.0)
     log.offer(entry())
