@@ -371,11 +371,14 @@ def publish(artifacts: Artifacts, report: QualityReport) -> None:
 
 
 def published(artifacts: Artifacts, family: str) -> QualityReport | None:
-    """Return the report that was kept last, or None."""
+    """Return the report that was kept last, or None; what another release wrote otherwise counts as none."""
     place = artifacts.uri(_place(family))
     if not artifacts.exists(place):
         return None
-    return msgspec.json.decode(artifacts.get(place), type=QualityReport)
+    try:
+        return msgspec.json.decode(artifacts.get(place), type=QualityReport)
+    except msgspec.ValidationError:
+        return None
 
 
 def _place(family: str) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +21,11 @@ from tests.unit.deployments.conftest import LIMIT_BYTES, Served
 
 
 @pytest.fixture
-def desk(waves: Served) -> Served:
+def desk(waves: Served, migrated: Path) -> Iterator[Served]:
     """The gateway of a family of four values over a migrated database."""
-    db.migrate(waves.office.settings)
-    return waves
+    shutil.copy(migrated, waves.office.settings.home / "raysys.db")
+    yield waves
+    waves.office.close()
 
 
 def post(served: Served, body: Any, path: str = "/feedback/waves", **request: Any) -> Any:
