@@ -12,6 +12,7 @@ import msgspec
 
 from deployments.http import (
     REQUEST_ID,
+    TRACE,
     Request,
     Response,
     answer,
@@ -24,12 +25,14 @@ from deployments.keys import Keys
 from deployments.open_inference import Codec, TensorSpec, output_tensor
 from deployments.rows import RowReader
 from raysys.errors import InvalidInput, NotFound, Unavailable
-from raysys.families.base import Family, Series
+from raysys.families.base import Array, Family, Series
 from raysys.serving.follower import Follower
 from raysys.serving.loader import LoadedModel, example_rows
 from raysys.serving.prediction_log import Entry, PredictionLog
+from raysys.serving.request_log import RequestLog
 from raysys.serving.tally import Tally
 from raysys.serving.trial import TrialFollower
+from raysys.tracing import Tracer
 
 PLATFORM = "onnxruntime_onnx"
 STICKY = b"x-session-id"  # its callers get the same model while a challenger is tried
@@ -51,6 +54,8 @@ class Dataplane:
         trials: TrialFollower | None = None,
         log: PredictionLog | None = None,
         keys: Keys | None = None,
+        requests: RequestLog | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._family = family
         self._follower = follower
@@ -59,11 +64,32 @@ class Dataplane:
         self._trials = trials
         self._log = log
         self._keys = keys
+        self._requests = requests
+        self._tracer = tracer
         self._reader = RowReader(family)
         self._codec = Codec(family)
 
     async def answer(self, request: Request) -> Response:
         """Return the answer to any request for this family; never raises."""
+        if self._tracer is not None:
+            return await self._traced(self._tracer, request)
+        return await self._counted(request)
+
+    async def _traced(self, tracer: Tracer, request: Request) -> Response:
+        parent = request.headers.get(TRACE, b"").decode("latin-1")
+        with tracer.span(f"predict {self._family.name}", parent=parent, server=True) as span:
+            response = await self._counted(request)
+            span.set_attributes(
+                {
+                    "http.request.method": request.method,
+                    "http.response.status_code": response.status,
+                    "raysys.family": self._family.name,
+                    "raysys.request_id": _request_id(request),
+                }
+            )
+        return response
+
+    async def _counted(self, request: Request) -> Response:
         tally = self._tally
         if tally is None:
             return await self._answered(request)
@@ -80,7 +106,10 @@ class Dataplane:
         try:
             return await self._route(request)
         except Exception as error:  # noqa: BLE001  the rim: whatever comes in, the replica goes on
-            return problem_of(error, request.path, request.headers)
+            response = problem_of(error, request.path, request.headers)
+        if self._requests is not None:
+            self._requests.refused(_request_id(request), response.status)
+        return response
 
     async def _route(self, request: Request) -> Response:
         if self._keys is not None:
@@ -148,20 +177,34 @@ class Dataplane:
         if trial is not None and model is self._slot.current:
             model, output = trial.run(model, encoded, request.headers.get(STICKY))
         else:
-            output = model.run(encoded)
+            output = self._output(model, encoded)
         answers = self._family.decode(output)
         if self._tally is not None:
             self._tally.add_rows(model.version, len(rows))
         if self._log is not None:
             seconds = time.perf_counter() - started
-            name = request.headers.get(REQUEST_ID, b"").decode("latin-1")
+            name = _request_id(request)
             key = request.headers.get(KEY, b"").decode("latin-1") or None
             entry = Entry(name, model.version, time.time(), seconds, rows, answers, key, anchor)
             self._log.offer(entry)
+        if self._requests is not None:
+            seconds = time.perf_counter() - started
+            name = _request_id(request)
+            self._requests.predicted(name, model.version, seconds, rows, answers)
         return model, answers
+
+    def _output(self, model: LoadedModel, encoded: Array) -> Array:
+        if self._tracer is None:
+            return model.run(encoded)
+        with self._tracer.span("run model", family=model.family, version=model.version):
+            return model.run(encoded)
 
     def _anchor(self, query: bytes) -> datetime | None:
         return _query_hour(query) if isinstance(self._family.data, Series) else None
+
+
+def _request_id(request: Request) -> str:
+    return request.headers.get(REQUEST_ID, b"").decode("latin-1")
 
 
 def no_model(family: str, refused: dict[str, str]) -> str:

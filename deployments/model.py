@@ -24,9 +24,10 @@ from deployments.http import (
     send_response,
 )
 from deployments.keys import Keys
-from raysys import families, log
+from raysys import families, log, tracing
 from raysys.errors import NotFound
 from raysys.records import LoadedVersion
+from raysys.serving import request_log
 from raysys.serving.follower import Follower
 from raysys.serving.offers import LastGood
 from raysys.serving.prediction_log import PredictionLog, to_database
@@ -113,6 +114,8 @@ class FamilyReplica:
             trials=self._trials,
             log=self._log,
             keys=keys or None,
+            requests=request_log.of(family, settings),
+            tracer=tracing.tracer(),
         )
         self._busyness: Busyness | None = None
         self._loops: list[asyncio.Task[None]] = []

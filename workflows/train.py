@@ -238,7 +238,13 @@ def register(
             run_id=run_id,
             workflow_id=durable.workflow_id(),
         )
-    durable.notify(f"registered as version {version.version}", version=version.version)
+    durable.notify(
+        f"registered as version {version.version}",
+        family=family,
+        version=version.version,
+        run_id=run_id,
+        snapshot=snapshot,
+    )
     return version
 
 

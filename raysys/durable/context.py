@@ -19,11 +19,12 @@ Append = Callable[[Event], Any]
 
 
 class Position(Record, frozen=True):
-    """A step of a run: the run's id, the step's number and name, and what attempt it is."""
+    """A step of a run: the run's id, the step's number and name, and the `traceparent` of its attempt."""
 
     workflow_id: str
     number: int
     step: str
+    traceparent: str = ""
 
 
 class _Step:
@@ -88,6 +89,16 @@ def notify(
     step = _step.get()
     if step is not None:
         step.append(event(step.position, message, done=done, total=total, **fields))
+
+
+TAKEN = ("event", "part", "level", "timestamp", "pid", "workflow_id", "step", "text")
+
+
+def tell(event: Event) -> None:
+    """Log an event of a run, with the ids that it names."""
+    said = {key: value for key, value in event.fields.items() if key not in TAKEN}
+    ids = {"workflow_id": event.workflow_id, "step": event.step, "text": event.message}
+    log.get("run").info("progress", **said, **ids)
 
 
 def event(position: Position, message: str, **values: Any) -> Event:

@@ -12,8 +12,9 @@ from dbos import DBOS, DBOSConfig, SetWorkflowTimeout
 from dbos._context import get_local_dbos_context
 from dbos._dbos import _get_dbos_instance
 from dbos._error import DBOSWorkflowCancelledError
+from msgspec.structs import replace
 
-from raysys import cluster, db, log
+from raysys import cluster, db, log, tracing
 from raysys.durable import codec, context, flow, queues, remote, system, ticks, work
 from raysys.durable.context import Position
 from raysys.durable.flow import Step, Workflow
@@ -151,7 +152,10 @@ class Engine:
         what = f"Workflow {workflow.name}"
         family = queues.family_of(args) or ""
         began = time.monotonic()
-        with context.in_run(self, run_id), log.bound(family=family):
+        traced = tracing.span(
+            f"run {workflow.name}", trace_of=run_id, workflow_id=run_id, family=family
+        )
+        with traced, context.in_run(self, run_id), log.bound(family=family):
             self._record(Position(workflow_id=run_id, number=0, step="run"), "started", kind="run")
             try:
                 result = codec.outcome(workflow.function(*args, **kwargs), what)
@@ -235,9 +239,11 @@ class Engine:
     ) -> Any:
         began = time.monotonic()
         self._record(position, "started", kind="started", where=step.where)
+        traced = tracing.span(f"step {step.name}", workflow_id=position.workflow_id)
         try:
             do = self._in_ray if step.where == "ray" else self._here
-            where, result = do(step, position, args, kwargs)
+            with traced:
+                where, result = do(step, position, args, kwargs)
         except Exception as error:
             failure = codec.translated(error, f"Step {step.name}")
             self._failed(position, failure, time.monotonic() - began)
@@ -289,7 +295,7 @@ class Engine:
         task = submit(
             f"{remote.__name__}:{remote.execute.__name__}",
             step.target,
-            position,
+            replace(position, traceparent=tracing.here()),
             args,
             kwargs,
             name=f"{position.workflow_id}:{step.name}",
@@ -421,6 +427,7 @@ class Engine:
         self._append(context.event(position, message, **values))
 
     def _append(self, event: Event) -> None:
+        context.tell(event)
         if self._events is None:
             return
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from raysys import cluster, db, log
+from raysys import cluster, db, log, tracing
 from raysys.artifacts import Artifacts
 from raysys.durable import codec, context, journal
 from raysys.durable.context import Position
@@ -43,6 +43,7 @@ def _settings() -> Settings:
 
 def append(event: Event) -> None:
     """Append `event` to the application's database, or log that it was lost."""
+    context.tell(event)
     try:
         events.append(_engine(_settings().database), event)
     except Unavailable as error:  # a step does not fail because nobody could be told of it
@@ -53,6 +54,19 @@ def execute(
     target: str, position: Position, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Outcome:
     """Do the step that `target` names, in this process; its error is returned, never raised."""
+    traced = tracing.span(
+        f"task {position.step}", parent=position.traceparent, workflow_id=position.workflow_id
+    )
+    try:
+        with traced:
+            return _execute(target, position, args, kwargs)
+    finally:
+        tracing.flush()
+
+
+def _execute(
+    target: str, position: Position, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Outcome:
     import traceback
 
     place = cluster.place()

@@ -22,7 +22,7 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from raysys import cluster, families
+from raysys import cluster, families, tracing
 from raysys.families.base import Choice, Integer, Parts, Real, Space
 
 METRIC = "validation"
@@ -41,14 +41,19 @@ class Listener(Protocol):
         """Note that a trial finished, was stopped early, or failed."""
 
 
-def trial(config: dict[str, Any], *, family_name: str, parts: Parts, seed: int) -> None:
+def trial(
+    config: dict[str, Any], *, family_name: str, parts: Parts, seed: int, traceparent: str = ""
+) -> None:
     """Try one configuration; every validation metric goes to Ray Tune, which may end the trial."""
 
     def report(epoch: int, metric: float) -> None:
         tune.report({"epoch": epoch, METRIC: metric})
 
     cluster.give_way()
-    families.get(family_name).validate(config, parts, seed, report)
+    name = tune.get_context().get_trial_id()
+    with tracing.span("trial", parent=traceparent, family=family_name, trial_id=name):
+        families.get(family_name).validate(config, parts, seed, report)
+    tracing.flush()
 
 
 class Relay(tune.Callback):  # type: ignore[misc]  # Ray is not typed

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from raysys import families
+from raysys import families, tracing
 from raysys.artifacts import Artifacts
 from raysys.errors import WorkflowError
 from raysys.families import figures
@@ -157,7 +157,13 @@ def _tuner(
 
     from raysys.pipelines.ray_tune import Relay, Reservation, trial
 
-    task = tune.with_parameters(trial, family_name=family.name, parts=parts, seed=settings.seed)
+    task = tune.with_parameters(
+        trial,
+        family_name=family.name,
+        parts=parts,
+        seed=settings.seed,
+        traceparent=tracing.here(),
+    )
     cpus = Reservation(_name(study_folder), settings.trial_cpus)
     trainable = tune.with_resources(task, cpus)
     if tune.Tuner.can_restore(study_folder):

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from deployments.dataplane import Dataplane
 from deployments.model import ModelApp
 from raysys.serving.prediction_log import PredictionLog, Rows
+from raysys.serving.request_log import RequestLog
+from raysys.settings import Settings
+from tests.traces import traced
 from tests.unit.deployments.conftest import LIMIT_BYTES, Served
 
 GOOD = {"weight": 2.5, "count": 3, "kind": "pear"}
@@ -241,6 +247,41 @@ def test_requests_and_rows_are_counted(fruits: Served) -> None:
     fruits.call("POST", json={})
     assert fruits.tally.statuses == {200: 1, 422: 1}
     assert fruits.tally.rows == {"1": 2}
+
+
+def test_a_request_goes_on_with_its_callers_trace(fruits: Served) -> None:
+    caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    headers = {"traceparent": caller, "x-request-id": "r-1"}
+    with traced() as traces:
+        plane = Dataplane(fruits.family, fruits.follower, tracer=traces.tracer)
+        fruits.app = ModelApp(plane, fruits.path, LIMIT_BYTES)
+        assert fruits.call("POST", json=GOOD, headers=headers).is_success
+        request, run = traces.spans()["predict fruits"], traces.spans()["run model"]
+    assert f"{request.context.trace_id:032x}-{request.parent.span_id:016x}" == caller[3:-3]
+    assert request.attributes["raysys.request_id"] == "r-1"
+    assert request.attributes["http.response.status_code"] == 200
+    assert run.parent.span_id == request.context.span_id
+    assert run.attributes == {"raysys.family": "fruits", "raysys.version": "1"}
+
+
+def test_a_request_is_logged_with_its_id_where_that_is_wanted(
+    fruits: Served, tmp_path: Path
+) -> None:
+    from raysys import log
+
+    out = io.StringIO()
+    log.configure(Settings(home=tmp_path, log_format="json", log_file="none"), out)
+    try:
+        plane = Dataplane(fruits.family, fruits.follower, requests=RequestLog("fruits"))
+        fruits.app = ModelApp(plane, fruits.path, LIMIT_BYTES)
+        fruits.call("POST", json=GOOD, headers={"x-request-id": "r-1"})
+        fruits.call("POST", json={}, headers={"x-request-id": "r-2"})
+    finally:
+        structlog.reset_defaults()
+    first, second = map(json.loads, out.getvalue().splitlines())
+    assert (first["request_id"], first["version"]) == ("r-1", "1")
+    assert (second["request_id"], second["status"]) == ("r-2", 422)
+    assert "pear" not in out.getvalue()
 
 
 def logged(served: Served, query: str = "", **headers: str) -> Rows:

@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from raysys import durable
+from raysys import durable, tracing
 from raysys.durable import Client, system, ticks, work
 from raysys.durable import engine as engine_module
 from raysys.durable.engine import Engine
 from raysys.errors import Conflict, InvalidInput, NotFound, Unavailable
 from raysys.records import Schedule
 from raysys.settings import Settings
+from tests.traces import traced
 from tests.unit.durable import flows
 
 pytestmark = pytest.mark.usefixtures("engine")
@@ -192,6 +193,18 @@ def test_runs_and_steps_are_counted_by_their_outcome(
         ("step", "refuse", "FAILED"),
         ("run", "refusing", "", "FAILED"),
     ]
+
+
+def test_a_run_and_its_steps_are_one_trace(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    with traced() as traces:
+        monkeypatch.setattr(tracing, "tracer", lambda: traces.tracer)
+        run_id = client.start("adding", 1, 1)
+        client.wait(run_id, 20)
+        spans = traces.spans()
+    run, step = spans["run adding"], spans["step add"]
+    assert run.context.trace_id == tracing.trace_of_id(run_id)
+    assert step.parent.span_id == run.context.span_id
+    assert step.attributes == {"raysys.workflow_id": run_id}
 
 
 def test_client_without_a_database_says_what_to_do(tmp_path: Path) -> None:
