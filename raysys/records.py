@@ -296,7 +296,8 @@ class Drift(Record, frozen=True):
     `score` is the worst statistic over its threshold: above 1 it drifted, and None says that `reason` forbids to tell.
     `lasted` counts the days, this one and those before without a break, on which it was above 1.
     `psi` is the population stability index, `ks` the largest difference of the two distributions (0 to 1), `distance`
-    the Wasserstein distance in the feature's own unit. `live` counts the values that were compared. `kind` is `input`
+    the Wasserstein distance in the feature's own unit (in which a value beyond the outer tenths is one of theirs).
+    `live` counts the values that were compared. `kind` is `input`
     for what the model is asked and would be trained with, `relation` for such a value as far as the others explain it,
     `context` for other columns of the source, and `output` for its answers.
     """
