@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple
 PREFIX = "raysys_"
 RAY_PREFIX = "ray_"  # of every metric that Ray's agent exports
 REFRESH_SECONDS = 5.0  # Ray forgets a gauge that was not set within an interval of 10 s
-KEEP_SECONDS = 3 * 3600.0  # what is measured every hour may fail once or twice
+HOUR_SECONDS = 3600.0
+KEEP_HOURS = 3.0  # what is measured every hour may fail once or twice
 
 WORK_SECONDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
 REQUEST_SECONDS = (
@@ -25,12 +26,13 @@ LOAD_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0)
 
 
 class Metric(NamedTuple):
-    """A kind, a sentence, the labels that every value has, and a histogram's bounds."""
+    """A kind, a sentence, the labels that every value has, a histogram's bounds, and how long a level is told."""
 
     kind: Literal["counter", "gauge", "histogram"]
     about: str
     labels: tuple[str, ...] = ()
     bounds: tuple[float, ...] = ()
+    keep_hours: float = KEEP_HOURS
 
     def exported(self, name: str) -> list[str]:
         """Return the names that Prometheus stores a metric called `name` under."""
@@ -112,7 +114,10 @@ METRICS: dict[str, Metric] = {
     ),
     "trials": Metric("counter", "Trials that ended in a study.", ("family",)),
     "best_metric": Metric(
-        "gauge", "Best validation metric of the latest study (lower is better).", ("family",)
+        "gauge",
+        "Best validation metric of the latest study (lower is better).",
+        ("family",),
+        keep_hours=24 * 30,
     ),
     "promotions": Metric(
         "gauge", "Moves of the alias champion so far, by action.", ("family", "action")
@@ -204,7 +209,7 @@ def gauge(name: str, value: float, **labels: str) -> None:
 
 
 def level(name: str, value: float, **labels: str) -> None:
-    """Set a gauge that is measured now and then, by a process that lives on; it is exported for three hours."""
+    """Set a gauge that is measured now and then, by a process that lives on; it is exported for its `keep_hours`."""
     _levels().set(name, value, labels)
 
 
@@ -239,9 +244,13 @@ class Levels:
 
     def refresh(self) -> None:
         """Tell every value that is not too old, and forget the others."""
-        oldest = self._clock() - KEEP_SECONDS
+        now = self._clock()
         with self._lock:
-            self._values = {key: held for key, held in self._values.items() if held[1] >= oldest}
+            self._values = {
+                (name, labels): (value, at)
+                for (name, labels), (value, at) in self._values.items()
+                if now - at <= METRICS[name].keep_hours * HOUR_SECONDS
+            }
             held = list(self._values.items())
         for (name, labels), (value, _) in held:
             self._send(name, value, dict(labels))
