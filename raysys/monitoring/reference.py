@@ -24,7 +24,8 @@ Ray adds where a value comes from (`WorkerId`, `NodeAddress`, `SessionName`, ...
 
 - A **counter** counts from the start of its process: use `rate` or `increase`.
 - A **gauge** of a replica vanishes 20 s after the replica. One that the worker measures now and then is exported until
-  it is three hours old (the best metric of a study for 30 days), so that of a version that nobody serves any more goes by itself.
+  it is three hours old (the best metric of a study for 30 days): that of a version that nobody serves any more goes by
+  itself.
 - A **histogram** leaves Ray as counters with `_total` behind the names below, since Ray's own histograms would replay
   each request in the agent; the scrape configs take the `_total` away.
 
