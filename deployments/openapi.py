@@ -242,8 +242,9 @@ def _truth_parameters(family: Family) -> list[dict[str, Any]]:
     key = {
         "name": "X-Prediction-Key",
         "in": "header",
-        "description": "Your own name of the request, by which its truth may be sent to /feedback.",
-        "schema": {"type": "string", "maxLength": 128, "pattern": "^[!-~]+$"},
+        "description": "Your own name of the request, by which its truth may be sent to /feedback: "
+        "up to 128 characters, the rest is not kept.",
+        "schema": {"type": "string"},
     }
     if not isinstance(family.data, Series):
         return [key]
