@@ -15,6 +15,8 @@ from raysys.runtime import Runtime
 from raysys.store import decisions
 from workflows import schedules
 
+ACTIONS = ("retrain", "rollback", "alert", "recover")
+
 
 class Scored(Record, frozen=True):
     """How the champion does, None where there is none, and what is exported of it."""
@@ -120,6 +122,8 @@ def show(family: str, joined: JoinReport, levels: list[Level], drifted: Drifted)
             metrics.level("truths", getattr(joined, name), family=family, outcome=name)
     for level in [*levels, *standing.drift_levels(family, drifted.drifts)]:
         metrics.level(level.name, level.value, **level.labels)
+    for action in ACTIONS:
+        metrics.announce("decisions", family=family, action=action)
 
 
 @durable.step()

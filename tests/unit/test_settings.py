@@ -108,3 +108,11 @@ def test_children_read_the_same_policy(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_policy_that_means_nothing_is_refused(rule: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Settings(policy={"atmos": rule})
+
+
+def test_the_page_of_quality_lists_every_setting_of_a_policy() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "quality.md").read_text()
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| `")]
+    told = {row[0].strip("| `"): row[2].removesuffix(" |") for row in rows if len(row) == 3}
+    fields = {name: field.description for name, field in Policy.model_fields.items()}
+    assert told == fields
