@@ -109,7 +109,11 @@ def _of_rows(live: Live, table: pd.DataFrame, model: Predict, seed: int) -> list
     reference: dict[str, Numbers] = _features(live.family, x)
     with suppress(TypeError):  # the family has no numbers of its answers
         reference[OUTPUT] = model(x)
-    known = {name: Histogram.over(values) for name, values in reference.items()}
+    known = {
+        name: Histogram.over(values)
+        for name, values in reference.items()
+        if np.isfinite(values).any()
+    }
     daily = {name: Daily(bins, live.days) for name, bins in known.items()}
     _count_rows(live, daily)
     chance = CHANCE / len(known)
@@ -155,7 +159,8 @@ def _count_inputs(
         kept.append(place)
     if rows:
         for name, values in _features(family, family.encode(rows)).items():
-            daily[name].add(ages[kept], values)
+            if name in daily:
+                daily[name].add(ages[kept], values)
 
 
 def _rows_drift(live: Live, name: str, known: Histogram, daily: Daily, chance: float) -> Drift:
