@@ -19,6 +19,7 @@ import pytest
 
 from raysys.laptop import processes
 from raysys.settings import Settings
+from tests.collector import Collector, collecting
 
 PORT_NAMES = (
     "http",
@@ -143,11 +144,23 @@ def install_tutorial(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+def collector() -> Iterator[Collector]:
+    """Give what the home sends its traces to."""
+    with collecting() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[Home]:
     """Give a running raysys after the demo, with the tutorial's family installed; nothing is left afterwards."""
     packages = tmp_path_factory.mktemp("packages")
     install_tutorial(packages)
-    home = Home(tmp_path_factory.mktemp("home"), {"PYTHONPATH": str(packages)})
+    environment = {
+        "PYTHONPATH": str(packages),
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.url,
+        "RAYSYS_LOG_REQUESTS": "true",
+    }
+    home = Home(tmp_path_factory.mktemp("home"), environment)
     try:
         home.run("demo", "--trials", "2")
         yield home
