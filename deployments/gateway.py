@@ -13,8 +13,7 @@ from deployments.admin import Office
 from deployments.feedback import Desk
 from deployments.health import Health
 from deployments.http import (
-    Disconnected,
-    HttpError,
+    Application,
     Life,
     Message,
     Receive,
@@ -23,8 +22,6 @@ from deployments.http import (
     Scope,
     Send,
     problem_of,
-    read_request,
-    run_lifespan,
     send_response,
 )
 from deployments.keys import Keys
@@ -51,7 +48,7 @@ class Door(Protocol):
         """Ask a replica what it serves."""
 
 
-class GatewayApp:
+class GatewayApp(Application):
     """The ASGI application at `/`.
 
     Requests that name a family go to its door, which stands under its name and under its route;
@@ -66,30 +63,13 @@ class GatewayApp:
         life: Life = nullcontext,
         desk: Desk | None = None,
     ) -> None:
-        self._life = life
+        super().__init__(limit_bytes, life)
         self._desk = desk
         self._site = site
-        self._limit_bytes = limit_bytes
         self._doors = doors
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] == "lifespan":
-            await run_lifespan(receive, send, self._life)
-            return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1003})
-            return
-        try:
-            request = await read_request(scope, receive, self._limit_bytes)
-        except HttpError as error:
-            await send_response(problem_of(error, scope["path"]), send)
-        except Disconnected:
-            return
-        else:
-            await self._answer(request, scope, receive, send)
-
-    async def _answer(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on to a family, the desk or the site."""
         answering = self._answering(request.path)
         if answering is None:
             await self._site(scope, _Replayed(request.body, receive), send)

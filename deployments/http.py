@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -170,11 +171,43 @@ async def send_response(response: Response, send: Send) -> None:
     await send({"type": "http.response.body", "body": response.body})
 
 
-async def run_lifespan(receive: Receive, send: Send, life: Life) -> None:
-    """Enter `life` when the server starts the application, and leave it when the server ends it.
+class Application(ABC):
+    """An ASGI application that has each request whole before it handles it; what cannot be read is a problem.
 
-    An exception of `life` is the server's: it does not start with an application that cannot.
+    A body may have `limit_bytes` and take `body_seconds`; `life` is entered before the first request.
     """
+
+    def __init__(
+        self, limit_bytes: int, life: Life = nullcontext, body_seconds: float = BODY_SECONDS
+    ) -> None:
+        self._limit_bytes = limit_bytes
+        self._life = life
+        self._body_seconds = body_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection of the server: its life, or a request."""
+        if scope["type"] == "lifespan":
+            await _run_lifespan(receive, send, self._life)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1003})
+            return
+        try:
+            request = await read_request(scope, receive, self._limit_bytes, self._body_seconds)
+        except HttpError as error:
+            await send_response(problem_of(error, scope["path"]), send)
+        except Disconnected:
+            return
+        else:
+            await self.handle(request, scope, receive, send)
+
+    @abstractmethod
+    async def handle(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+
+
+async def _run_lifespan(receive: Receive, send: Send, life: Life) -> None:
+    # An exception of `life` is the server's: it does not start with an application that cannot.
     await receive()
     async with life():
         await send({"type": "lifespan.startup.complete"})

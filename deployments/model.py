@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager, nullcontext
 from deployments.dataplane import Dataplane
 from deployments.http import (
     BODY_SECONDS,
-    Disconnected,
-    HttpError,
+    Application,
     Life,
     Receive,
     Request,
@@ -19,8 +18,6 @@ from deployments.http import (
     Scope,
     Send,
     problem_of,
-    read_request,
-    run_lifespan,
     send_response,
 )
 from deployments.keys import Keys
@@ -42,7 +39,7 @@ FLUSH_SECONDS = 5.0
 CACHE = "cache"
 
 
-class ModelApp:
+class ModelApp(Application):
     """The ASGI application of one family: one path, answered by its dataplane."""
 
     def __init__(
@@ -53,34 +50,18 @@ class ModelApp:
         life: Life = nullcontext,
         body_seconds: float = BODY_SECONDS,
     ) -> None:
-        self._life = life
+        super().__init__(limit_bytes, life, body_seconds)
         self._dataplane = dataplane
         self._paths = (path, path + "/")
-        self._limit_bytes = limit_bytes
-        self._body_seconds = body_seconds
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] == "lifespan":
-            await run_lifespan(receive, send, self._life)
-            return
-        if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1003})
-            return
-        try:
-            request = await read_request(scope, receive, self._limit_bytes, self._body_seconds)
-        except HttpError as error:
-            await send_response(problem_of(error, scope["path"]), send)
-        except Disconnected:
-            return
+    async def handle(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002  the base names them
+        """Let the dataplane answer what is asked at the family's path."""
+        if request.path in self._paths:
+            response = await self._dataplane.answer(request)
         else:
-            await send_response(await self._answer(request), send)
-
-    async def _answer(self, request: Request) -> Response:
-        if request.path not in self._paths:
             missing = NotFound(f"There is nothing at {request.path}; post to {self._paths[0]}.")
-            return problem_of(missing, request.path)
-        return await self._dataplane.answer(request)
+            response = problem_of(missing, request.path)
+        await send_response(response, send)
 
 
 class FamilyReplica:
