@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 # A stack is forty processes: what is not kept compiled is compiled by each of them.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test check e2e bench lock clean
+.PHONY: help demo test check style types imports unit e2e bench lock clean
 help:
 	@echo "make demo   everything on this machine, offline: data, training, promotion, served predictions"
 	@echo "make test   every check"
@@ -29,12 +29,22 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY)
 	$(BIN)/raysys demo
 
+# Side by side: types take one core, and many unit tests wait.
 check: $(READY)
+	@$(MAKE) --no-print-directory --jobs --output-sync=line style types imports unit
+
+style: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+types: $(READY)
 	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit -q -n auto
+
+imports: $(READY)
+	$(BIN)/lint-imports --no-logo
+
+unit: $(READY)
+	$(BIN)/pytest tests/unit -q -n 3
 
 test: check
 	$(BIN)/pytest tests --ignore tests/unit -m "not slow" -q
