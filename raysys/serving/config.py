@@ -19,8 +19,8 @@ MIDDLEWARES = "deployments.edge:middlewares"
 
 # A replica answers in a fraction of a millisecond, one request after the other: more than a few at
 # once only wait, and HAProxy lets them wait, or go away, at a hundredth of what it costs a replica.
-AT_ONCE = 16
-WAITING = 48  # the last of them waits about 40 ms for a replica that a crowd leaves half a core
+AT_ONCE = 8
+WAITING = 56  # the last of them waits a fiftieth of a second for a replica of full speed
 QUEUE_SECONDS = 5
 REQUEST_SECONDS = 10
 REFUSAL = json.dumps(

@@ -54,18 +54,22 @@ def generator() -> str:
 
 
 def start(
-    target: Target, connections: int, seconds: float, pause_ms: int = 0
+    target: Target, connections: int, seconds: float, pause_ms: int = 0, niceness: int = 0
 ) -> subprocess.Popen[str]:
-    """Start load, each connection pausing before each request; `finish` waits for its end."""
+    """Start load, each connection pausing before each request; `finish` waits for its end.
+
+    With a `niceness` the generator takes only CPU that the server leaves, as if it were elsewhere.
+    """
+    nice = ["nice", "-n", str(niceness)] if niceness else []
     if generator() == "aiohttp":
         words = [target.url, target.body, str(connections), str(seconds), str(pause_ms)]
-        command = [sys.executable, "-m", "tests.bench.flood", *words]
+        command = [*nice, sys.executable, "-m", "tests.bench.flood", *words]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     with tempfile.NamedTemporaryFile("w", suffix=".lua", delete=False) as script:
         script.write(SCRIPT.format(body=json.dumps(target.body)))
         if pause_ms:
             script.write(f"function delay() return {pause_ms} end\n")
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "10s"]
+    command = [*nice, "wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "10s"]
     return subprocess.Popen(
         [*command, "-s", script.name, target.url], stdout=subprocess.PIPE, text=True
     )
