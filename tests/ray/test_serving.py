@@ -380,6 +380,29 @@ def test_a_failing_challenger_is_taken_back_and_no_caller_notices(
     assert "it fails" in moves[0]["reason"]
 
 
+def test_a_challenger_that_the_truth_proves_wrong_is_taken_back_while_it_bakes(
+    http: httpx.Client, serving: Settings, registry: Registry, versions: dict[str, float]
+) -> None:
+    good = next(iter(versions))
+    promote(registry, http, good)
+    people = [{**EXAMPLE, "age": age} for age in range(20, 60)]
+    truth = [http.post("/predict/insurance", json=each).json()["result"] for each in people]
+    wrong = register(serving, "insurance", scaled_model("insurance", 9.0))
+    with durable.Client(serving) as client:
+        run = client.start("canary", "insurance", wrong, 50.0, 0.0, 300.0)
+        while not client.run(run).ended:
+            answers = [http.post("/predict/insurance", json=each) for each in people]
+            said = [
+                {"request_id": answer.headers["x-request-id"], "value": value}
+                for answer, value in zip(answers, truth, strict=True)
+            ]
+            assert http.post("/feedback/insurance", json=said).status_code == 202
+        report = client.run(run).output
+    assert not report["promoted"]
+    assert "it is wrong: live mae" in report["reason"]
+    assert registry.aliases()["insurance"] == {"champion": good}
+
+
 def test_a_good_challenger_is_promoted_after_its_bake_time(
     http: httpx.Client, serving: Settings, registry: Registry, versions: dict[str, float]
 ) -> None:
