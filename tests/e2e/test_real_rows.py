@@ -35,7 +35,8 @@ def station() -> Iterator[kma.KmaServer]:
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+# The demo runs on SQLite; the contract tests store the real years there, and those of models train on real rows.
+@pytest.fixture(scope="module", params=[pytest.param("sqlite", marks=pytest.mark.slow), "postgres"])
 def real(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, station: kma.KmaServer
 ) -> Iterator[Home]:
@@ -92,13 +93,6 @@ def test_real_insurance_rows_reach_the_expected_scores(real: Home) -> None:
     assert answer["result"] == pytest.approx(_registered(real, body), abs=1e-3)
 
 
-# The demo trains `atmos` on SQLite: four real years once more, only where slow tests run.
-@pytest.mark.parametrize(
-    "real",
-    [pytest.param("sqlite", marks=pytest.mark.slow), "postgres"],
-    indirect=True,
-    scope="module",
-)
 def test_real_weather_beats_persistence_by_a_tenth(real: Home) -> None:
     trained = real.json("train", "atmos", "--trials", "2", "--wait")
     scores = trained["evaluation"]["scores"]
