@@ -193,6 +193,12 @@ class Settings(BaseSettings):
     ray_metrics_port: Port = Field(
         8080, description="TCP port that the node's Prometheus metrics are read from."
     )
+    ray_autoscaler_metrics_port: Port = Field(
+        44217, description="TCP port that the head's autoscaler gives its metrics on."
+    )
+    ray_dashboard_metrics_port: Port = Field(
+        44227, description="TCP port that the Ray dashboard gives its metrics on."
+    )
     haproxy_metrics_port: Port = Field(9101, description="TCP port of HAProxy's own metrics.")
     haproxy_stats_port: Port = Field(8404, description="TCP port of HAProxy's page of statistics.")
     fallback_port: Port = Field(

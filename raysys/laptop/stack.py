@@ -176,6 +176,9 @@ class Stack:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(settings.home / tokens.RAY_TOKEN_NAME),
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Of two heads on one machine each would tell Prometheus to read the other's.
+            "AUTOSCALER_METRIC_PORT": str(settings.ray_autoscaler_metrics_port),
+            "DASHBOARD_METRIC_PORT": str(settings.ray_dashboard_metrics_port),
             # `ray job submit -- python -m workflows.train` means this Python, activated or not.
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
             "MLFLOW_TRACKING_URI": settings.tracking_uri,

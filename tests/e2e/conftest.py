@@ -29,6 +29,8 @@ PORT_NAMES = (
     "ray_client",
     "ray_agent",
     "ray_metrics",
+    "ray_autoscaler_metrics",
+    "ray_dashboard_metrics",
     "haproxy_metrics",
     "haproxy_stats",
     "fallback",
