@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 
 from raysys import db
 from raysys.errors import Unavailable
 from raysys.settings import Settings
+from raysys.store import predictions
 from raysys.store.tables import metadata
 
 MIGRATE = "from raysys import db; from raysys.settings import Settings; db.migrate(Settings())"
@@ -44,10 +48,33 @@ def test_a_schema_of_a_later_release_is_left_as_it_is(
         assert found.all() == ["9999"]
 
 
+def test_predictions_logged_by_the_first_release_are_kept(settings: Settings) -> None:
+    settings.home.mkdir(parents=True)
+    engine = db.open_engine(settings.database)
+    config = Config()
+    config.set_main_option("script_location", str(Path(db.__file__).parent / "migrations"))
+    old = (
+        "INSERT INTO predictions (id, request_id, family, version, at, latency_ms, inputs, outputs)"
+        " VALUES ('p', 'r', 'f', '1', '2026-01-01', 1.5, '[1]', '[2]')"
+    )
+    with engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        connection.execute(sa.text(old))
+        connection.commit()
+    db.migrate(settings)
+    with db.writing(engine) as connection:
+        connection.execute(sa.text(old.replace("'p'", "'q'")))  # by a replica of that release
+    [(_, first), (_, second)] = predictions.find(engine, "r")
+    assert {first.id, second.id} == {"p", "q"}
+    assert (first.row, first.key, first.anchor, first.truth) == (0, None, None, None)
+    engine.dispose()
+
+
 def test_two_processes_may_migrate_at_once(settings: Settings) -> None:
-    command = [sys.executable, "-c", MIGRATE]
+    migrate = [sys.executable, "-c", MIGRATE]
     both = [
-        subprocess.Popen(command, env=_environment(settings), stderr=subprocess.PIPE)
+        subprocess.Popen(migrate, env=_environment(settings), stderr=subprocess.PIPE)
         for _ in range(2)
     ]
     outcomes = [process.communicate(timeout=60)[1].decode() for process in both]
@@ -61,9 +88,9 @@ def test_two_processes_may_migrate_at_once(settings: Settings) -> None:
 def test_two_homes_of_one_database_may_migrate_at_once(settings: Settings, tmp_path) -> None:
     if settings.database.startswith("sqlite"):
         pytest.skip("a SQLite file belongs to one home")
-    command = [sys.executable, "-c", MIGRATE]
+    migrate = [sys.executable, "-c", MIGRATE]
     homes = [{**_environment(settings), "RAYSYS_HOME": str(tmp_path / name)} for name in "ab"]
-    both = [subprocess.Popen(command, env=home, stderr=subprocess.PIPE) for home in homes]
+    both = [subprocess.Popen(migrate, env=home, stderr=subprocess.PIPE) for home in homes]
     assert [process.communicate(timeout=60)[1].decode() for process in both] == ["", ""]
 
 
