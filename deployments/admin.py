@@ -205,7 +205,9 @@ def _add_runs(router: APIRouter, office: Office) -> None:
 
     @router.delete("/runs/{run}", status_code=204, summary="Forget a run that has ended")
     def delete(run: str) -> Response:
-        office.durable.delete(run)
+        from raysys.pipelines import retention
+
+        retention.forget_ended(office.durable, office.engine, office.artifacts, run)
         return Response(status_code=204)
 
 

@@ -153,11 +153,7 @@ def fork(
 def delete(id: RunId) -> None:
     """Forget a run that has ended, with its events, logs and study."""
     with opened() as runtime:
-        client = runtime.durable
-        run = client.run(id)
-        if not run.ended:
-            client.delete(id)  # which refuses, and says why
-        retention.forget_run(client, runtime.engine, runtime.artifacts, run)
+        retention.forget_ended(runtime.durable, runtime.engine, runtime.artifacts, id)
     screen.say(f"{id} is deleted.")
 
 

@@ -43,6 +43,14 @@ def old_runs(client: Client, settings: Settings, now: datetime) -> list[Run]:
     return [over[name] for name in names]
 
 
+def forget_ended(client: Client, engine: sa.Engine, artifacts: Artifacts, run_id: str) -> None:
+    """Remove a run with all that it left; raises NotFound, and Conflict for one that still goes on."""
+    run = client.run(run_id)
+    if not run.ended:
+        client.delete(run_id)  # which refuses, and says why
+    forget_run(client, engine, artifacts, run)
+
+
 def forget_run(client: Client, engine: sa.Engine, artifacts: Artifacts, run: Run) -> None:
     """Remove a run that has ended, and last of all the knowledge of it: logs, study, model file, events."""
     artifacts.remove(artifacts.uri(f"runs/{run.id}"))
