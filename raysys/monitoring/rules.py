@@ -316,7 +316,8 @@ def _platform(objectives: Objectives) -> Iterator[Alert]:
     yield Alert(
         "RaysysDiskFilling",
         f"min({free} / {size}) < {objectives.free_disk_share:g}"
-        f" or min(predict_linear({free}[6h], {seconds:g})) < 0",
+        # A trend of a few minutes, such as that of a training, says nothing.
+        f" or min(predict_linear({free}[6h], {seconds:g})) < 0 and min({free} offset 3h)",
         30,
         "warning",
         "The disk of the home is full, or will be within days.",

@@ -151,6 +151,10 @@ HARMLESS: dict[str, tuple[str, Series]] = {
         "RaysysDiskFilling",
         {f"{R}disk_free_bytes": "50e9-100e3x600"},
     ),
+    "a training that fills the disk for an hour": (
+        "RaysysDiskFilling",
+        {f"{R}disk_free_bytes": "_x540 50e9-100e6x60"},
+    ),
     "one crawl that failed among four": ("RaysysCrawlFailing", {}),
 }
 
