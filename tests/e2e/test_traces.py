@@ -45,7 +45,7 @@ def test_a_request_is_traced_from_its_caller_to_the_models_run(
 def test_a_training_is_one_trace_from_its_run_to_its_trials(
     home: Home, collector: Collector
 ) -> None:
-    training = next(run for run in home.json("runs", "list") if run["name"] == "train")
+    training = home.json("runs", "list", "--name", "train")[-1]  # the first, that of the demo
     run = await_span(collector, "run train", workflow_id=training["id"])
     assert run.trace_id == f"{trace_of_id(training['id']):032x}"
     step = await_span(collector, "step search", workflow_id=training["id"])
