@@ -20,6 +20,7 @@ import pytest
 from raysys import db, families
 from raysys.errors import Unavailable
 from raysys.laptop.processes import wait_until
+from raysys.metrics import METRICS
 from raysys.monitoring.dashboards import dashboards
 from raysys.sources import series_name
 from raysys.store import observations
@@ -240,6 +241,15 @@ SANE: dict[str, Callable[[float], bool]] = {
     'ray_raysys_drift_psi{family="atmos"}': lambda value: value >= 0,
     'ray_raysys_prediction_drift_score{family="atmos"}': lambda value: value >= 0,
 }
+
+
+UNTOUCHED = {"refusals", "crawl_errors", "decisions"}  # by a demo in which all is well
+
+
+def test_no_metric_is_left_out() -> None:
+    checked = {formula.partition("{")[0] for formula in SANE}
+    for name, metric in METRICS.items():
+        assert checked.isdisjoint(metric.exported(name)) == (name in UNTOUCHED), name
 
 
 def test_every_target_is_read(prometheus: Prometheus) -> None:
