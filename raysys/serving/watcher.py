@@ -16,6 +16,7 @@ from raysys.errors import ModelRefused, NotFound, RaysysError, Unavailable
 from raysys.records import LoadedVersion, Record
 from raysys.registry import ROLLOUT_TAG, Registered, Registry
 from raysys.serving import rollout as rollouts
+from raysys.serving.config import served_families
 from raysys.serving.offers import Offer
 from raysys.serving.rollout import Rollout, Tried
 from raysys.settings import Settings
@@ -24,7 +25,8 @@ from raysys.tokens import hook_key
 WATCHER = "raysys-watcher"
 TARGET = "raysys.serving.watcher:Watcher"
 HOOK_PATH = "/hooks/registry/"
-CALLS_AT_ONCE = 512  # every replica holds one call open, and each is a thread
+CALLS_A_REPLICA = 2  # every replica holds so many open
+OTHER_CALLS = 32
 POLL_SECONDS = 1.0
 BREATH_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 15.0
@@ -368,8 +370,20 @@ def _put(data: bytes) -> Any:
 
 def ensure_watcher() -> cluster.Handle:
     """Return the cluster's watcher; it is started when it is not there."""
-    resource = Settings().service_resource
-    return cluster.ensure_actor(WATCHER, TARGET, resource=resource, max_concurrency=CALLS_AT_ONCE)
+    settings = Settings()
+    return cluster.ensure_actor(
+        WATCHER,
+        TARGET,
+        resource=settings.service_resource,
+        max_concurrency=calls_at_once(settings),
+    )
+
+
+def calls_at_once(settings: Settings) -> int:
+    """Return how many calls the watcher takes at once: each is a thread, and costs memory when it is first used."""
+    replicas = max(settings.max_replicas, settings.min_replicas)
+    families = len(served_families(settings))
+    return CALLS_A_REPLICA * replicas * families + OTHER_CALLS
 
 
 def poke() -> None:

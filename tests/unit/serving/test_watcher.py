@@ -219,3 +219,10 @@ def test_it_asks_once_to_be_told_of_moves_and_goes_on_when_that_is_refused(
     key = hook_key(Settings(home=tmp_path))
     assert registry.told == [f"http://127.0.0.1:8000/hooks/registry/{key}"]
     assert watcher.state().reachable
+
+
+def test_it_takes_the_calls_of_every_replica_that_may_be(tmp_path: Path) -> None:
+    few = Settings(home=tmp_path, families=("atmos",), max_replicas=2)
+    many = Settings(home=tmp_path, families=("atmos", "insurance"), max_replicas=40)
+    assert 2 * 2 < module.calls_at_once(few) < 64
+    assert module.calls_at_once(many) > 2 * 2 * 40
