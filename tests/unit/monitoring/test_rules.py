@@ -81,12 +81,16 @@ ILL: dict[str, tuple[Series, dict[str, str]]] = {
         {"family": "atmos"},
     ),
     "RaysysLiveErrorAboveBaseline": (
-        {f"{R}live_error{V2}": "2.3x600", f"{R}test_error{V2}": "2.0x600"},
+        {f"{R}live_error{V2}": "3.6x600", f"{R}test_error{V2}": "2.0x600"},
         {"family": "atmos", "version": "2"},
     ),
     "RaysysLiveErrorHigh": (
-        {f"{R}live_error{V2}": "2.15x600"},
+        {f"{R}live_error{V2}": "3.0x600"},
         {"family": "atmos", "version": "2"},
+    ),
+    "RaysysPolicyAlert": (
+        {f'{R}decisions_total{{family="atmos", action="alert"}}': "0x500 1x100"},
+        {"family": "atmos"},
     ),
     "RaysysInputDrift": (
         {f'{R}drift_score{{family="atmos", feature="temperature"}}': "0.6x300 1.2x300"},
@@ -144,6 +148,15 @@ HARMLESS: dict[str, tuple[str, Series]] = {
     "an old version that was bad": (
         "RaysysLiveErrorAboveBaseline",
         {f'{R}live_error{{family="atmos", version="1"}}': "9x600"},
+    ),
+    "four days of hard weather": ("RaysysLiveErrorHigh", {f"{R}live_error{V2}": "2.6x600"}),
+    "four days that are hard for the model alone": (
+        "RaysysLiveErrorAboveBaseline",
+        {f"{R}live_error{V2}": "2.7x600"},
+    ),
+    "a training that the policy starts": (
+        "RaysysPolicyAlert",
+        {f'{R}decisions_total{{family="atmos", action="retrain"}}': "0x500 1x100"},
     ),
     "a table whose rows are old": ("RaysysDataStale", {}),
     "a worker that restarts": ("RaysysWorkerAbsent", {f"{R}worker_up": "1x590 0x3 1x7"}),
