@@ -250,7 +250,8 @@ class QualityWindow(Record, frozen=True):
 
     `predictions` of the sample were made then, `placed` of them are where truth can reach, `wanted` values were
     predicted and `values` of these have their truth. `error` is the family's metric over these, `baseline_error` that
-    of the gate's baseline on the same; None without values.
+    of the gate's baseline on the same; None without values. `surprise` is the largest error of one value, as a share
+    of the largest that the version's test rows had, each place of an answer by its own measure; None where not asked.
     """
 
     family: str
@@ -263,6 +264,7 @@ class QualityWindow(Record, frozen=True):
     values: int
     error: float | None = None
     baseline_error: float | None = None
+    surprise: float | None = None
 
     @property
     def coverage(self) -> float:

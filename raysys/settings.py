@@ -70,6 +70,12 @@ class Policy(BaseModel):
         gt=0,
         description="Share above the test error at which one window is told, whatever the baseline did.",
     )
+    jump_tolerance: float = Field(
+        0.35,
+        gt=0,
+        description="Share above the largest error of the test, each hour ahead by its own measure, at which one value "
+        "is told.",
+    )
     drift_days: int = Field(
         5, ge=1, le=60, description="Newest days whose values are compared with the snapshot's."
     )

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from raysys.records import Act, Drift, Promotion, QualityWindow, Record, plain
 from raysys.settings import Policy
 
-Cause = Literal["error", "drift", "age", "rows", "spike", "answers"]
+Cause = Literal["error", "drift", "age", "rows", "spike", "jump", "answers"]
 
 TWICE = 2.0  # of the predecessor's error: no need to wait for more windows
 DAY = timedelta(days=1)
@@ -209,6 +209,7 @@ def findings(state: State, policy: Policy) -> list[Finding]:
     return [
         _error(state, policy, judged[-policy.windows :]),
         _spike(state, policy, judged),
+        _jump(policy, judged[-policy.windows :]),
         _drift(state, policy),
         _answers(state, policy),
         _age(state, policy),
@@ -260,6 +261,20 @@ def _spike(state: State, policy: Policy, judged: Sequence[QualityWindow]) -> Fin
         clear=ratio is not None and ratio < 1 + edge,
         text=f"the newest window: {_errors(state, judged[-1:])}",
         numbers={"error": newest, "test_error": state.test_error},
+        mendable=False,
+    )
+
+
+def _jump(policy: Policy, judged: Sequence[QualityWindow]) -> Finding:
+    """Tell of one value that nothing in the test was like: a day's mean error hides the hour of a jump."""
+    known = [each.surprise for each in judged if each.surprise is not None]
+    largest = max(known, default=0.0)
+    return Finding(
+        "jump",
+        bad=largest > 1 + policy.jump_tolerance,
+        clear=bool(known) and largest < 1 + policy.jump_tolerance * policy.clear_share,
+        text=f"one value is off by {largest:.3g} times the largest error of the test",
+        numbers={"surprise": largest, "windows": plain(list(judged))},
         mendable=False,
     )
 

@@ -31,6 +31,7 @@ from raysys.store.predictions import Logged
 BATCH = 2_000
 MODEL = "model"  # under this name the scores of a version hold its own
 MOST_BASELINES = 8
+SMALLEST = 1e-9  # that an error may be divided by
 DAY = timedelta(days=1)
 # In which a prediction may have truth that counts. Of a table most never get any: these are not read.
 _STATES = {True: predictions.SAMPLED, False: (predictions.COMPLETE,)}
@@ -62,6 +63,7 @@ class _Values(NamedTuple):
     truth: list[Numbers]
     said: list[Numbers]
     simple: list[Numbers]
+    surprises: list[float]
 
 
 def windows(
@@ -79,7 +81,7 @@ def windows(
     A window without predictions is left out. `baseline` gets the very same inputs.
     """
     spans = list(_spans(since, until, step))
-    return _windows(engine, family, version, spans, baseline)
+    return _windows(engine, family, version, spans, baseline, None)
 
 
 def _spans(
@@ -96,9 +98,10 @@ def _windows(
     version: str | None,
     spans: Sequence[tuple[datetime, datetime]],
     baseline: Predict | None,
+    largest: Numbers | None,
 ) -> list[QualityWindow]:
     """Return the windows of these `spans`, which may overlap, from one reading of the predictions."""
-    values: dict[_Slot, _Values] = defaultdict(lambda: _Values([], [], []))
+    values: dict[_Slot, _Values] = defaultdict(lambda: _Values([], [], [], []))
     since, until = min(start for start, _ in spans), max(end for _, end in spans)
     width = 1
     for batch in _joined(engine, family, version, since, until):
@@ -106,6 +109,8 @@ def _windows(
         simple = None if baseline is None else _answers(family, baseline, batch)
         for slot, rows in _slots(batch.logged, spans).items():
             _add(values[slot], family, batch, simple, rows)
+            if largest is not None:
+                values[slot].surprises.append(_surprise(batch, largest, rows))
     counts = {
         _Slot(of, *span): count
         for span in spans
@@ -138,6 +143,11 @@ def _add(
         values.simple.append(_picked(family, simple[rows], known))
 
 
+def _surprise(batch: _Joined, largest: Numbers, rows: list[int]) -> float:
+    shares = np.abs(batch.said[rows] - batch.truth[rows]) / largest
+    return float(np.max(shares, initial=0.0, where=np.isfinite(shares)))
+
+
 def _known(family: Family, truth: Numbers) -> Any:
     """Say which values count: of a table only rows whose truth is whole, of a series every known hour."""
     known = np.isfinite(truth)
@@ -163,6 +173,7 @@ def _scored(
         values=sum(known.size for known in values.truth),
         error=_error(family, values.truth, values.said),
         baseline_error=_error(family, values.truth, values.simple),
+        surprise=max(values.surprises, default=None),
     )
 
 
@@ -293,6 +304,26 @@ def baseline_of(
         return None
 
 
+# -- errors of one value ---------------------------------------------------------------------------
+
+
+def largest_errors(
+    artifacts: Artifacts, snapshot: Snapshot, family: Family, onnx: bytes, seed: int
+) -> Numbers:
+    """Return how wrong the model in `onnx` ever was on its test rows, for each place of an answer.
+
+    An hour ahead is wrong by less than a day ahead: each place is measured by its own mean error, and the largest
+    such share of any place holds for all. Raises ModelRefused for a model that does not load.
+    """
+    from raysys.pipelines import snapshot as tables
+
+    x, y = family.split(tables.load(artifacts, snapshot), seed).test
+    errors = np.abs(predictor(family, onnx)(x) - y)
+    usual = np.maximum(errors.mean(axis=0), SMALLEST)
+    largest: Numbers = usual * (errors / usual).max()
+    return largest
+
+
 # -- the report ------------------------------------------------------------------------------------
 
 
@@ -305,11 +336,13 @@ def report(
     step: timedelta,
     now: datetime,
     baseline_of: Callable[[ModelVersion], Predict | None] = lambda _version: None,
+    largest_of: Callable[[ModelVersion], Numbers | None] = lambda _version: None,
 ) -> QualityReport:
     """Return how the versions did that were asked in the last `days`, newest first, day by day or by another `step`.
 
     Windows begin at midnight (UTC), so that a window is the same one in every report. `versions` are those of the
-    registry: a version that is there no more has its live error alone.
+    registry: a version that is there no more has its live error alone. `largest_of` gives a version's largest errors
+    for those whose surprises are asked for.
     """
     known = {version.version: version for version in versions}
     until = now.replace(hour=0, minute=0, second=0, microsecond=0) + DAY
@@ -322,7 +355,15 @@ def report(
         at=now,
         versions=[
             _version_quality(
-                engine, family, version, known.get(version), since, until, step, baseline_of
+                engine,
+                family,
+                version,
+                known.get(version),
+                since,
+                until,
+                step,
+                baseline_of,
+                largest_of,
             )
             for version in sorted(asked, key=_number, reverse=True)
         ],
@@ -342,12 +383,13 @@ def _version_quality(
     until: datetime,
     step: timedelta,
     baseline_of: Callable[[ModelVersion], Predict | None],
+    largest_of: Callable[[ModelVersion], Numbers | None],
 ) -> VersionQuality:
     simple = baseline_of(known) if known else None
-
+    largest = largest_of(known) if known else None
     whole, steps = (since, until), list(_spans(since, until, step))
     spans = list(dict.fromkeys([*steps, whole]))
-    found = _windows(engine, family, version, spans, simple)
+    found = _windows(engine, family, version, spans, simple, largest)
     return VersionQuality(
         version=version,
         aliases=known.aliases if known else [],

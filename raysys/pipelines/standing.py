@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from raysys import log
 from raysys.artifacts import Artifacts
 from raysys.errors import ModelRefused, NotFound
-from raysys.families.base import Family, Predict, Series
+from raysys.families.base import Family, Numbers, Predict, Series
 from raysys.pipelines import drift as drifts
 from raysys.pipelines import quality
 from raysys.pipelines.policy import Rival, State
@@ -77,6 +77,7 @@ def report(where: Where, *, now: datetime) -> QualityReport:
         baseline_of=lambda version: quality.baseline_of(
             engine, artifacts, where.family, version, seed
         ),
+        largest_of=lambda version: _largest_errors(where, version),
     )
     quality.publish(artifacts, found)
     return found
@@ -143,6 +144,21 @@ def _measured(
         policy=where.policy,
         now=now,
     )
+
+
+def _largest_errors(where: Where, version: ModelVersion) -> Numbers | None:
+    """Return the champion's largest errors; None where single values say little, as among rows of a table."""
+    if where.series is None or CHAMPION not in version.aliases:
+        return None
+    rows = snapshot_of(where, version)
+    if rows is None:
+        return None
+    seed = int(version.tags.get(quality.SEED_TAG, where.settings.seed))
+    try:
+        onnx = where.registry.fetch(version)
+        return quality.largest_errors(where.artifacts, rows, where.family, onnx, seed)
+    except (ModelRefused, NotFound):
+        return None
 
 
 def _promotion(where: Where, version: str) -> Promotion | None:

@@ -162,6 +162,37 @@ def test_a_report_has_each_version_beside_its_test_error_and_its_baseline(
     assert quality.published(artifacts, "atmos") == found
 
 
+@pytest.mark.usefixtures("forecasts")
+def test_a_surprise_is_the_largest_error_of_one_value_by_the_measure_of_its_place(
+    engine: sa.Engine,
+) -> None:
+    known = [
+        ModelVersion(family="atmos", version=version, run_id="r", sha256="", model_uri="")
+        for version in ("9", "10")
+    ]
+    usual = np.linspace(1.0, 3.0, 24)
+    found = quality.report(
+        engine,
+        ATMOS,
+        known,
+        days=10,
+        step=DAY,
+        now=hour(150),
+        largest_of=lambda version: usual if version.version == "10" else None,
+    )
+    ten, nine = (each.overall for each in found.versions)
+    assert ten is not None
+    assert nine is not None
+    shares = [
+        abs(DEGREES[number] + (number % 7) / 10 - DEGREES[number + 1 + place]) / usual[place]
+        for number in range(100, 130)
+        for place in range(24)
+        if number + 1 + place not in (150, 151)
+    ]
+    assert ten.surprise == pytest.approx(max(shares), abs=1e-6)
+    assert nine.surprise is None
+
+
 def test_the_baseline_of_a_snapshot_is_fitted_once(
     engine: sa.Engine, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

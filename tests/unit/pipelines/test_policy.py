@@ -39,6 +39,13 @@ def windows(*errors: float | None, baseline: float | None = 2.0) -> list[Quality
     return [window(e, baseline, age=len(errors) - place - 1) for place, e in enumerate(errors)]
 
 
+def surprised(*surprises: float) -> list[QualityWindow]:
+    return [
+        replace(each, surprise=surprise)
+        for each, surprise in zip(windows(*[1.0] * len(surprises)), surprises, strict=True)
+    ]
+
+
 def drift(score: float | None, lasted: int = 0, kind: Any = "input") -> Drift:
     return Drift(feature="height", kind=kind, live=100, score=score, lasted=lasted)
 
@@ -136,6 +143,21 @@ CASES: dict[str, tuple[State, tuple[Act, ...], str | None]] = {
         state(windows=windows(1.0, 1.0, 2.4, baseline=4.8)),
         (),
         "alert",
+    ),
+    "one value off as none in the test was is told": (
+        state(windows=surprised(0.9, 1.8, 0.7)),
+        (),
+        "alert",
+    ),
+    "one hardly off by more than in the test is not": (
+        state(windows=surprised(0.9, 1.3, 0.7)),
+        (),
+        None,
+    ),
+    "a jump is over when no window that is looked at has it": (
+        state(windows=surprised(1.8, 0.9, 1.0, 0.7, 0.8)),
+        (act("alert", "jump", ago=3 * DAY),),
+        "recover",
     ),
     # drift
     "a drift that lasts": (state(drifts=LASTING), (), "retrain"),
