@@ -21,6 +21,8 @@ MIDDLEWARES = "deployments.edge:middlewares"
 # once only wait, and HAProxy lets them wait, or go away, at a hundredth of what it costs a replica.
 AT_ONCE = 8
 WAITING = 56  # the last of them waits a fiftieth of a second for a replica of full speed
+# Who asks again as soon as it is refused took a whole CPU from those that were admitted.
+REFUSAL_MILLISECONDS = 100
 QUEUE_SECONDS = 5
 REQUEST_SECONDS = 10
 REFUSAL = json.dumps(
@@ -152,15 +154,16 @@ def _backend_rules() -> str:
     """Return what ends `default-server … inter` in each backend of Serve's template, and goes on from there.
 
     The template has no place for a limit, so one of its values brings the lines along: at most `AT_ONCE` requests in
-    a replica; beyond `WAITING` more for each replica an answer at once; a body is whole before it takes a place; and
-    what HAProxy itself refuses is 503 rather than Serve's 500.
+    a replica; beyond `WAITING` more for each replica a refusal after a tenth of a second; a body is whole before it
+    takes a place; and what HAProxy itself refuses is 503 rather than Serve's 500.
     """
     refusal = f"content-type application/problem+json string '{REFUSAL}' hdr Retry-After 1"
     lines = (
         f"5s maxconn {AT_ONCE}",
         "option http-buffer-request",
         f"timeout queue {QUEUE_SECONDS}s",
-        f"http-request return status 503 {refusal} if {{ avg_queue ge {WAITING} }}",
+        f"timeout tarpit {REFUSAL_MILLISECONDS}ms",
+        f"http-request tarpit status 503 {refusal} if {{ avg_queue ge {WAITING} }}",
         *(f"http-error status {status} {refusal}" for status in (502, 503, 504)),
         "default-server",
     )
