@@ -17,8 +17,19 @@ from raysys import families
 from raysys.artifacts import Artifacts
 from raysys.errors import NotFound
 from raysys.families.base import Parts
-from raysys.pipelines import acting, crawl, policy, promote, snapshot, standing, truth
-from raysys.records import Act, Level, ModelVersion
+from raysys.pipelines import (
+    acting,
+    crawl,
+    evaluate,
+    policy,
+    promote,
+    quality,
+    snapshot,
+    standing,
+    truth,
+)
+from raysys.records import Act, Level, ModelFile, ModelVersion, Verdict
+from raysys.serving import loader
 from raysys.settings import Settings
 from raysys.sources import open_source, sample, series_name
 from raysys.store import decisions, observations, predictions
@@ -36,9 +47,8 @@ class Shelf:
 
     def add(self, family: str, onnx: bytes, tags: dict[str, str]) -> ModelVersion:
         number = str(len(self._versions) + 1)
-        sha256 = hashlib.sha256(onnx).hexdigest()
         made = ModelVersion(
-            family=family, version=number, run_id="", sha256=sha256, model_uri="", tags=tags
+            family=family, version=number, run_id="", sha256=_sha256(onnx), model_uri="", tags=tags
         )
         self._versions[number] = made, onnx
         return made
@@ -61,6 +71,16 @@ class Shelf:
 
     def fetch(self, version: ModelVersion) -> bytes:
         return self._versions[version.version][1]
+
+
+class Untracked:
+    """A tracking server that keeps nothing."""
+
+    def log_json(self, run_id: str, name: str, content: Any) -> None:
+        """Keep nothing."""
+
+    def log_metrics(self, run_id: str, metrics: dict[str, float]) -> None:
+        """Keep nothing."""
 
 
 class Day:
@@ -91,6 +111,7 @@ class World:
         self.shelf = Shelf()
         self.trained_at: datetime | None = None
         self.days: list[Day] = []
+        self.verdicts: list[Verdict] = []
 
     @property
     def where(self) -> standing.Where:
@@ -138,8 +159,45 @@ class World:
             "model": self.family.scores(y, self.family.predict(fitted, x)),
             **{name: self.family.scores(y, of(x)) for name, of in simple.items()},
         }
-        tags = {"raysys.snapshot": taken.hash, "raysys.scores": json.dumps(scores)}
-        return self.shelf.add(self.family.name, self.family.to_onnx(wrong), tags)
+        onnx = self.family.to_onnx(wrong)
+        answers = loader.load(self.family, "new", _sha256(onnx), onnx).run(x)
+        tags = {
+            "raysys.snapshot": taken.hash,
+            "raysys.scores": json.dumps(scores),
+            "raysys.parity": str(np.abs(answers - self.family.predict(wrong, x)).max()),
+        }
+        return self.shelf.add(self.family.name, onnx, tags)
+
+    def gate(self, made: ModelVersion) -> Verdict:
+        """Judge a version against the champion and the baselines, as a training does."""
+        rows, champion = (
+            standing.snapshot_of(self.where, made),
+            self.shelf.champion(self.family.name),
+        )
+        assert rows is not None
+        assert champion is not None
+        onnx = self.shelf.fetch(made)
+        model = ModelFile(
+            uri=self.artifacts.put(f"models/{made.version}.onnx", onnx),
+            sha256=made.sha256,
+            size_bytes=len(onnx),
+            config=RIDGE,
+            parity=float(made.tags["raysys.parity"]),
+            parity_rows=1,
+        )
+        tracking: Any = Untracked()
+        evaluation = evaluate.compare(
+            family_name=self.family.name,
+            snapshot=rows,
+            model=model,
+            champion=self.shelf.fetch(champion),
+            champion_version=champion.version,
+            artifacts=self.artifacts,
+            settings=self.settings,
+            tracking=tracking,
+            run_id="",
+        )
+        return evaluate.gate(self.family, evaluation, model)
 
     def promote(self, version: str, reason: str) -> None:
         """Make a version the champion, as a person or a training does."""
@@ -177,7 +235,11 @@ class World:
         return Day(self.now, state, act, [*levels, *standing.drift_levels("atmos", drifts)])
 
     def _train(self) -> str:
-        self.promote(self.train().version, "passed its gate")
+        made = self.train()
+        verdict = self.gate(made)
+        self.verdicts.append(verdict)
+        if verdict.passed:
+            self.promote(made.version, verdict.reason)
         return "train-1"
 
     # -- the caller --------------------------------------------------------------------------------
@@ -186,7 +248,7 @@ class World:
         """Ask the champion at every hour from `since` to before `until`, with the station's own last 72 hours."""
         champion = self.shelf.champion(self.family.name)
         assert champion is not None
-        predict = standing.quality.predictor(self.family, self.shelf.fetch(champion))
+        predict = quality.predictor(self.family, self.shelf.fetch(champion))
         hours = np.arange(_hour(since) - 72, _hour(until), dtype=np.int64)
         seed = sample.station_seed(self.settings.atmos_station)
         values = np.round(sample.weather(hours, seed)["temperature"], 1).astype(np.float32)
@@ -213,6 +275,14 @@ class World:
         predictions.append_many(self.engine, rows)
 
     # -- time --------------------------------------------------------------------------------------
+
+    def only_ask(self, days: int) -> None:
+        """Let days pass whose forecasts get their truth and are judged by nobody: nothing is ever trained."""
+        for _ in range(days):
+            self.ask(self.now, self.now + DAY)
+            self.now += DAY
+            self.crawl()
+            truth.join(self.engine, self.family, self.settings, now=self.now)
 
     def pass_days(self, days: int) -> list[Day]:
         """Let days pass: each is asked about, crawled when it is published, and judged."""
@@ -248,6 +318,10 @@ class World:
         return observations.span(self.engine, series_name(self.settings))[2]
 
 
+def _sha256(onnx: bytes) -> str:
+    return hashlib.sha256(onnx).hexdigest()
+
+
 def _hour(at: datetime) -> int:
     return int(at.timestamp()) // 3600
 
@@ -257,13 +331,22 @@ def _raised(parts: Parts, degrees: float) -> Parts:
     return Parts(*raised)
 
 
-def shift(patch: Callable[[Any, str, Any], None], since: datetime, degrees: float) -> None:
-    """Give the station's thermometer an offset from `since` on; `patch` sets an attribute."""
+Bias = Callable[[Any], Any]
+
+
+def beside_a_machine(hours: Any) -> Any:
+    """Return the bias of a thermometer beside a machine that runs for three hours and rests for three."""
+    return np.where(hours // 3 % 2, 4.0, 0.0)
+
+
+def shift(patch: Callable[[Any, str, Any], None], since: datetime, bias: float | Bias) -> None:
+    """Give the station's thermometer a bias from `since` on; `patch` sets an attribute."""
     real = sample.weather
 
     def weather(hours: Any, seed: int) -> dict[str, Any]:
         columns = real(hours, seed)
-        offset = np.where(hours >= _hour(since), degrees, 0.0)
+        off = bias(hours) if callable(bias) else bias
+        offset = np.where(hours >= _hour(since), off, 0.0)
         return {**columns, "temperature": columns["temperature"] + offset}
 
     patch(sample, "weather", weather)
