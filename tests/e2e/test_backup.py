@@ -45,11 +45,13 @@ def test_a_wiped_home_serves_what_it_served(home: Home, tmp_path: Path) -> None:
         assert "raysys down" in home.run("restore", str(tmp_path / "raysys.tar.gz"), code=1)
         home.run("down")
         tokens = {name: (home.path / name).read_text() for name in ("api-token", "ray-token")}
+        shutil.move(home.path / "logs", tmp_path / "logs")
         shutil.rmtree(home.path)
         home.run("restore", str(tmp_path / "raysys.tar.gz"))
         for name, text in tokens.items():  # a backup holds none; others of this session know these
             (home.path / name).write_text(text)
             (home.path / name).chmod(0o600)
+        shutil.copytree(tmp_path / "logs", home.path / "logs", dirs_exist_ok=True)  # likewise
         home.run("up")
         wait_until(lambda: answers(home) == answered, "The models", timeout_seconds=60)
         assert state(home) == before
