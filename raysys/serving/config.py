@@ -20,7 +20,7 @@ MIDDLEWARES = "deployments.edge:middlewares"
 # A replica answers in a fraction of a millisecond, one request after the other: more than a few at
 # once only wait, and HAProxy lets them wait, or go away, at a hundredth of what it costs a replica.
 AT_ONCE = 8
-WAITING = 56  # the last of them waits a fiftieth of a second for a replica of full speed
+WAITING = 40  # the last of them waits some ten milliseconds for a replica of full speed
 # Who asks again as soon as it is refused took a whole CPU from those that were admitted.
 REFUSAL_MILLISECONDS = 100
 QUEUE_SECONDS = 5
