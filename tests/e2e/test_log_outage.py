@@ -116,7 +116,8 @@ def replica(home: Home) -> psutil.Process:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seconds", [10.0, pytest.param(120.0, marks=pytest.mark.slow)])
+@pytest.mark.slow  # it needs a stack of its own, over PostgreSQL
+@pytest.mark.parametrize("seconds", [10.0, 120.0])
 def test_nothing_fails_while_the_database_is_away(
     stack: Home, server: Cluster, seconds: float
 ) -> None:
