@@ -40,6 +40,15 @@ ROOT = Path(__file__).parents[2]
 RAYSYS = str(Path(PYTHON).parent / "raysys")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let those tests of this folder go first that are marked `early`; all others keep their order."""
+    here = Path(__file__).parent
+    places = [n for n, item in enumerate(items) if item.path.is_relative_to(here)]
+    ours = sorted((items[n] for n in places), key=lambda i: i.get_closest_marker("early") is None)
+    for place, item in zip(places, ours, strict=True):
+        items[place] = item
+
+
 def free_ports(count: int) -> list[int]:
     """Return ports that nothing listens on now, all different."""
     sockets = [socket.socket() for _ in range(count)]

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from raysys import families
 from raysys.laptop.processes import wait_until
 from tests.e2e.conftest import Home
+
+pytestmark = pytest.mark.early
 
 
 def records(home: Home) -> list[dict[str, Any]]:

@@ -27,9 +27,12 @@ from raysys.store import observations
 from tests.e2e.conftest import Home, free_ports
 
 PROMETHEUS = shutil.which("prometheus")
-pytestmark = pytest.mark.skipif(
-    PROMETHEUS is None, reason="Prometheus is not installed (Debian: prometheus)"
-)
+pytestmark = [
+    pytest.mark.early,
+    pytest.mark.skipif(
+        PROMETHEUS is None, reason="Prometheus is not installed (Debian: prometheus)"
+    ),
+]
 
 REQUESTS = 10_000
 BODIES = 1_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from raysys import families
 from raysys.laptop.processes import wait_until
 from raysys.tracing import trace_of_id
@@ -9,6 +11,8 @@ from tests.collector import Collector, Span
 from tests.e2e.conftest import Home
 
 CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+pytestmark = pytest.mark.early
 
 
 def await_span(collector: Collector, name: str, **attributes: str) -> Span:
