@@ -18,6 +18,9 @@ from raysys.sources import series_name
 from raysys.store import observations
 from tests.e2e.conftest import Home
 
+# Of a busy hour's requests only a share is joined with crawled truth: others of these tests are such an hour.
+pytestmark = pytest.mark.early
+
 HOUR = timedelta(hours=1)
 PERSON = families.get("insurance").example
 
