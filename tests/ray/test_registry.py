@@ -71,12 +71,12 @@ def test_moved_aliases_are_told(registry: Registry, first: str) -> None:
             for path in ("/old", "/new", "/new"):
                 registry.tell(f"http://127.0.0.1:{server.server_port}{path}")
 
-                def both_heard() -> bool:
-                    registry.set_alias("apples", "told", first)
-                    registry.delete_alias("apples", "told")
-                    return {each["action"] for each in told} == {"created", "deleted"}
+            def both_heard() -> bool:
+                registry.set_alias("apples", "told", first)
+                registry.delete_alias("apples", "told")
+                return {each["action"] for each in told} == {"created", "deleted"}
 
-                until(both_heard)  # the server keeps its list of hooks for a second
+            until(both_heard)  # the server keeps its list of hooks for a second
         finally:
             server.shutdown()
             thread.join()
