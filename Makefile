@@ -50,7 +50,7 @@ test: check
 	$(BIN)/pytest tests --ignore tests/unit -m "not slow" -q
 
 e2e: $(READY)
-	$(BIN)/pytest tests/e2e tests/ray -q
+	$(BIN)/pytest tests/e2e tests/ray tests/models -q
 
 bench: $(READY)
 	$(BIN)/raysys bench

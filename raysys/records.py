@@ -149,6 +149,17 @@ class Verdict(Record, frozen=True):
     checks: dict[str, bool] = {}
 
 
+# The tags of a version in the registry.
+SHA256_TAG = "raysys.sha256"
+PATH_TAG = "raysys.model_path"
+WORKFLOW_TAG = "raysys.workflow_id"
+SNAPSHOT_TAG = "raysys.snapshot"
+SEED_TAG = "raysys.seed"
+SCORES_TAG = "raysys.scores"
+VERDICT_TAG = "raysys.verdict"
+REASON_TAG = "raysys.reason"
+
+
 class ModelVersion(Record, frozen=True):
     """A version of a family's model in the registry; `model_uri` is where its ONNX file lies."""
 

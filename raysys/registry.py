@@ -15,14 +15,12 @@ import httpx
 
 from raysys.artifacts import Artifacts
 from raysys.errors import Conflict, ModelRefused, NotFound, RaysysError, Unavailable
-from raysys.records import ModelVersion
+from raysys.records import PATH_TAG, SHA256_TAG, ModelVersion
 
 API = "/api/2.0/mlflow"
 PAGE = 1000  # the most registered models that one request may ask for
 TIMEOUT = httpx.Timeout(10.0, connect=3.0)
 
-SHA256_TAG = "raysys.sha256"
-PATH_TAG = "raysys.model_path"
 ROLLOUT_TAG = "raysys.rollout"  # of a family: how its challenger is tried
 
 HOOK = "raysys"

@@ -5,10 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
@@ -119,6 +127,14 @@ class Policy(BaseModel):
     trials: int | None = Field(
         None, ge=1, le=1000, description="Trials of a training it starts; `train_trials` if none."
     )
+
+    @model_validator(mode="after")
+    def _can_be_bad(self) -> Self:
+        if self.bad_windows > self.windows:
+            raise ValueError(
+                f"bad_windows is {self.bad_windows}, and of {self.windows} windows no more can be bad"
+            )
+        return self
 
 
 class Settings(BaseSettings):

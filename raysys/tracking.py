@@ -23,12 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysys.errors import Conflict, NotFound, RaysysError, Unavailable
-from raysys.records import ModelVersion
+from raysys.records import PATH_TAG, SHA256_TAG, WORKFLOW_TAG, ModelVersion
 
 Floats = NDArray[np.float32]
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 
-WORKFLOW_TAG = "raysys.workflow_id"
 TRIAL_TAG = "raysys.trial_id"
 PARENT_TAG = "mlflow.parentRunId"
 MODEL_FILE = "model.onnx"  # where MLflow's ONNX flavour puts the model below a version's root
@@ -277,7 +276,7 @@ class Tracking:
 
 
 def _file_tags(onnx: bytes) -> dict[str, str]:
-    return {"raysys.sha256": hashlib.sha256(onnx).hexdigest(), "raysys.model_path": MODEL_FILE}
+    return {SHA256_TAG: hashlib.sha256(onnx).hexdigest(), PATH_TAG: MODEL_FILE}
 
 
 def _save_onnx(
@@ -310,7 +309,7 @@ def _record(version: Any) -> ModelVersion:
         family=version.name,
         version=str(version.version),
         run_id=version.run_id or "",
-        sha256=version.tags.get("raysys.sha256", ""),
+        sha256=version.tags.get(SHA256_TAG, ""),
         model_uri=version.source,
         aliases=sorted(version.aliases or []),
         created_at=datetime.fromtimestamp(version.creation_timestamp / 1000, UTC),

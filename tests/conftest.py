@@ -34,6 +34,15 @@ def postgres_cluster() -> Iterator[Cluster]:
         yield cluster
 
 
+@pytest.fixture(scope="module")
+def postgres_server() -> Iterator[Cluster]:
+    """A PostgreSQL server of this module's own, which it may stop."""
+    if reason := available():
+        pytest.skip(reason)
+    with Cluster() as server:
+        yield server
+
+
 @pytest.fixture
 def postgres_url(postgres_cluster: Cluster) -> str:
     """The URL of a new, empty PostgreSQL database."""

@@ -32,7 +32,7 @@ from raysys.records import Act, Level, ModelFile, ModelVersion, Verdict
 from raysys.serving import loader
 from raysys.settings import Settings
 from raysys.sources import open_source, sample, series_name
-from raysys.store import decisions, observations, predictions
+from raysys.store import decisions, predictions
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 RIDGE = {"model": "ridge", "alpha": 10.0}
@@ -312,10 +312,6 @@ class World:
         return float(
             np.mean([abs(json.loads(out)[where] - value) for _, out, where, value in rows])
         )
-
-    def stored(self) -> int:
-        """Return how many hours the station brought."""
-        return observations.span(self.engine, series_name(self.settings))[2]
 
 
 def _sha256(onnx: bytes) -> str:

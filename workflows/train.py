@@ -10,6 +10,7 @@ from raysys import durable, families, metrics
 from raysys.errors import RaysysError
 from raysys.families.base import Series
 from raysys.records import (
+    SNAPSHOT_TAG,
     Evaluation,
     ModelFile,
     ModelVersion,
@@ -115,7 +116,7 @@ def take_snapshot(family: str) -> Taken:
 def open_run(family: str, snapshot: str) -> str:
     """Make the MLflow run, so that every later step, and every repetition of one, writes to the same."""
     with Runtime() as runtime:
-        tags = {"raysys.snapshot": snapshot}
+        tags = {SNAPSHOT_TAG: snapshot}
         run_id = runtime.tracking.open_run(family, durable.workflow_id(), tags)
     durable.notify(f"MLflow run {run_id}", run_id=run_id)
     return run_id

@@ -14,7 +14,7 @@ from raysys.cli import screen
 from raysys.cli.context import AsJson, FamilyName, Wait, known_family, opened
 from raysys.cli.runs import finish
 from raysys.pipelines import promote as promoting
-from raysys.records import Act, Promotion
+from raysys.records import REASON_TAG, VERDICT_TAG, Act, Promotion
 from raysys.store import decisions, promotions
 
 app = typer.Typer(no_args_is_help=True, help="Model versions, promotions and rollbacks.")
@@ -46,8 +46,8 @@ def list_models(family: OptionalFamily = None, as_json: AsJson = False) -> None:
             v.version,
             v.aliases,
             v.created_at,
-            v.tags.get("raysys.verdict", ""),
-            v.tags.get("raysys.reason", ""),
+            v.tags.get(VERDICT_TAG, ""),
+            v.tags.get(REASON_TAG, ""),
         )
         for v in versions
     ]

@@ -12,11 +12,11 @@ import psutil
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from raysys import db
+from raysys import db, families
 from raysys.errors import RaysysError
 from raysys.laptop import processes
 from raysys.laptop.stack import PORTS
-from raysys.settings import Settings
+from raysys.settings import EVERY, Settings
 
 LEAST_MEMORY_GB = 4.0
 LEAST_DISK_GB = 5.0
@@ -41,6 +41,7 @@ def examine(settings: Settings) -> list[Finding]:
         _ports(settings),
         _database(settings),
         _key(settings),
+        _policies(settings),
     ]
 
 
@@ -136,4 +137,14 @@ def _key(settings: Settings) -> Finding:
         not missing,
         found,
         "Set RAYSYS_KMA_SERVICE_KEY, or RAYSYS_ATMOS_SOURCE=open-meteo.",
+    )
+
+
+def _policies(settings: Settings) -> Finding:
+    unknown = sorted(settings.policy.keys() - {EVERY, *families.names()})
+    return Finding(
+        "policies",
+        not unknown,
+        f"of no installed family: {', '.join(unknown)}" if unknown else "of installed families",
+        f"Correct the names of the tables [policy.NAME]; installed: {', '.join(families.names())}.",
     )

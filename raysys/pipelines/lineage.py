@@ -11,13 +11,11 @@ from raysys import families
 from raysys.errors import InvalidInput, NotFound
 from raysys.families.base import Family, Series
 from raysys.pipelines.snapshot import content_hash
-from raysys.records import Lineage, ModelVersion, Snapshot
+from raysys.records import SNAPSHOT_TAG, WORKFLOW_TAG, Lineage, ModelVersion, Snapshot
 from raysys.registry import Registry
 from raysys.settings import Settings
 from raysys.sources import series_name
 from raysys.store import examples, observations, predictions, snapshots
-
-SNAPSHOT_TAG, WORKFLOW_TAG = "raysys.snapshot", "raysys.workflow_id"
 
 
 def chain(engine: sa.Engine, registry: Registry, settings: Settings, name: str) -> Lineage:

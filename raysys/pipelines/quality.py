@@ -18,6 +18,9 @@ from raysys.artifacts import Artifacts
 from raysys.errors import NotFound
 from raysys.families.base import Array, Family, Numbers, Predict, Series, Table
 from raysys.records import (
+    SCORES_TAG,
+    SEED_TAG,
+    SNAPSHOT_TAG,
     ModelVersion,
     QualityReport,
     QualityWindow,
@@ -35,7 +38,6 @@ SMALLEST = 1e-9  # that an error may be divided by
 DAY = timedelta(days=1)
 # In which a prediction may have truth that counts. Of a table most never get any: these are not read.
 _STATES = {True: predictions.SAMPLED, False: (predictions.COMPLETE,)}
-SCORES_TAG, SNAPSHOT_TAG, SEED_TAG = "raysys.scores", "raysys.snapshot", "raysys.seed"
 
 
 # -- live error ------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from raysys.artifacts import Artifacts
 from raysys.durable import Client
 from raysys.errors import NotFound
 from raysys.pipelines import tune
-from raysys.records import Run, Snapshot
+from raysys.records import SNAPSHOT_TAG, Run, Snapshot
 from raysys.registry import Registry
 from raysys.settings import Settings
 from raysys.store import decisions, events, feedback, predictions, promotions, snapshots
@@ -20,7 +20,6 @@ from raysys.tracking import Tracking
 OVER = ("SUCCESSFUL", "FAILED", "CANCELED")
 EVERYTHING = 1_000_000
 TRAIN = "train"
-SNAPSHOT_TAG = "raysys.snapshot"
 
 
 def expired(

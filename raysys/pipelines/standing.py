@@ -18,7 +18,11 @@ from raysys.families.base import Family, Numbers, Predict, Series
 from raysys.pipelines import drift as drifts
 from raysys.pipelines import quality
 from raysys.pipelines.policy import Rival, State
+from raysys.pipelines.promote import CHAMPION
 from raysys.records import (
+    SCORES_TAG,
+    SEED_TAG,
+    SNAPSHOT_TAG,
     Drift,
     Level,
     ModelVersion,
@@ -32,7 +36,6 @@ from raysys.settings import Policy, Settings
 from raysys.sources import series_name
 from raysys.store import examples, observations, promotions, snapshots
 
-CHAMPION = "champion"
 DAY = timedelta(days=1)
 TRUTH_DAYS = 7  # that truth may lag behind the windows that are looked at
 MOST = 100  # windows that a decision may look at: what a policy allows
@@ -109,7 +112,7 @@ def score(where: Where, found: QualityReport, *, now: datetime) -> State | None:
 def snapshot_of(where: Where, version: ModelVersion) -> Snapshot | None:
     """Return the snapshot that a version was trained on, or None when there is none any more."""
     try:
-        name = version.tags.get(quality.SNAPSHOT_TAG, "")
+        name = version.tags.get(SNAPSHOT_TAG, "")
         return snapshots.get(where.engine, where.family.name, name)
     except NotFound:
         return None
@@ -140,7 +143,7 @@ def _measured(
         model,
         version=champion.version,
         series=where.series,
-        seed=int(champion.tags.get(quality.SEED_TAG, where.settings.seed)),
+        seed=int(champion.tags.get(SEED_TAG, where.settings.seed)),
         policy=where.policy,
         now=now,
     )
@@ -153,7 +156,7 @@ def _largest_errors(where: Where, version: ModelVersion) -> Numbers | None:
     rows = snapshot_of(where, version)
     if rows is None:
         return None
-    seed = int(version.tags.get(quality.SEED_TAG, where.settings.seed))
+    seed = int(version.tags.get(SEED_TAG, where.settings.seed))
     try:
         onnx = where.registry.fetch(version)
         return quality.largest_errors(where.artifacts, rows, where.family, onnx, seed)
@@ -170,7 +173,7 @@ def _promotion(where: Where, version: str) -> Promotion | None:
 
 def _baseline_test_error(family: Family, version: ModelVersion) -> float | None:
     try:
-        scores = json.loads(version.tags[quality.SCORES_TAG])
+        scores = json.loads(version.tags[SCORES_TAG])
         return float(scores[family.gate.baseline][family.metric])
     except (KeyError, ValueError):
         return None

@@ -16,6 +16,12 @@ from raysys.families.base import Array, Family, Parts
 from raysys.pipelines import provenance
 from raysys.pipelines import snapshot as snapshots
 from raysys.records import (
+    REASON_TAG,
+    SCORES_TAG,
+    SEED_TAG,
+    SNAPSHOT_TAG,
+    VERDICT_TAG,
+    WORKFLOW_TAG,
     Evaluation,
     ModelFile,
     ModelVersion,
@@ -25,7 +31,7 @@ from raysys.records import (
 )
 from raysys.serving import loader
 from raysys.settings import Settings
-from raysys.tracking import MODEL_FILE, WORKFLOW_TAG, Tracking
+from raysys.tracking import MODEL_FILE, Tracking
 
 
 def refit(
@@ -95,12 +101,12 @@ def register(
         loaded.run(example),
         tags={
             WORKFLOW_TAG: workflow_id,
-            "raysys.snapshot": snapshot.hash,
-            "raysys.seed": str(settings.seed),
-            "raysys.scores": json.dumps(evaluation.scores),
+            SNAPSHOT_TAG: snapshot.hash,
+            SEED_TAG: str(settings.seed),
+            SCORES_TAG: json.dumps(evaluation.scores),
             "raysys.parity": f"{model.parity:.3g}",
-            "raysys.verdict": "passed" if verdict.passed else "refused",
-            "raysys.reason": verdict.reason,
+            VERDICT_TAG: "passed" if verdict.passed else "refused",
+            REASON_TAG: verdict.reason,
             "raysys.git_commit": provenance.git_commit() or "",
         },
         description=f"{family.title}. {verdict.reason}",

@@ -14,11 +14,11 @@ from _pytest.mark import ParameterSet
 from raysys import db, families
 from raysys.durable import Client
 from raysys.pipelines import ingest
-from raysys.records import Event, Run, StepRun
+from raysys.records import WORKFLOW_TAG, Event, Run, StepRun
 from raysys.registry import Registry
 from raysys.store import promotions
 from raysys.store.tables import observations
-from raysys.tracking import WORKFLOW_TAG, Tracking
+from raysys.tracking import Tracking
 from tests import kma
 from tests.e2e.conftest import Home
 from tests.e2e.ground import Ground, Station, pause, running_step

@@ -23,7 +23,7 @@ from raysys.serving.prediction_log import FLUSH_SECONDS, LONGEST_PAUSE_SECONDS
 from raysys.store.tables import predictions
 from tests.e2e.conftest import Home
 from tests.e2e.ground import pause
-from tests.postgres import Cluster, available
+from tests.postgres import Cluster
 from tests.ray.serving_ground import register, scaled_model
 
 PER_SECOND = 20
@@ -34,21 +34,13 @@ COUNTED = re.compile(r"^ray_raysys_logged_requests_total\{(.*)\} (\S+)$", re.MUL
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Cluster]:
-    if reason := available():
-        pytest.skip(reason)
-    with Cluster() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def stack(server: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+def stack(postgres_server: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     """A running raysys on a PostgreSQL of its own, with one replica of one family."""
     environment = {
         "RAYSYS_FAMILIES": '["insurance"]',
         "RAYSYS_MAX_REPLICAS": "1",
         "RAYSYS_PREDICTION_LOG_PER_SECOND": str(PER_SECOND),
-        "RAYSYS_DATABASE_URL": server.create_database(),
+        "RAYSYS_DATABASE_URL": postgres_server.create_database(),
     }
     home = Home(tmp_path_factory.mktemp("log"), environment)
     try:
@@ -119,7 +111,7 @@ def replica(home: Home) -> psutil.Process:
 @pytest.mark.slow  # it needs a stack of its own, over PostgreSQL
 @pytest.mark.parametrize("seconds", [10.0, 120.0])
 def test_nothing_fails_while_the_database_is_away(
-    stack: Home, server: Cluster, seconds: float
+    stack: Home, postgres_server: Cluster, seconds: float
 ) -> None:
     answer(stack)
     before = outcomes(stack)
@@ -127,11 +119,11 @@ def test_nothing_fails_while_the_database_is_away(
         pause(5)  # of a warm replica that logs
         process = replica(stack)
         memory = process.memory_info().rss
-        server.go_away()
+        postgres_server.go_away()
         started = time.monotonic()
         pause(seconds)
         grown = process.memory_info().rss - memory
-        server.come_back()
+        postgres_server.come_back()
         back, away = datetime.now(UTC), time.monotonic() - started
         pause(LONGEST_PAUSE_SECONDS + 5)  # the log asks less often while its database is away
     assert {key.rsplit(" ", 1)[1] for key in seen} == {"200"}, seen

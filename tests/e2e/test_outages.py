@@ -10,12 +10,12 @@ import pytest
 from raysys import db, families
 from raysys.durable import Client
 from raysys.pipelines import ingest
+from raysys.records import WORKFLOW_TAG
 from raysys.registry import Registry
-from raysys.tracking import WORKFLOW_TAG
 from tests import kma
 from tests.e2e.conftest import Home
 from tests.e2e.ground import Ground, Station, pause, running_step
-from tests.postgres import Cluster, available
+from tests.postgres import Cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 AWAY_SECONDS = 60.0
@@ -23,22 +23,14 @@ RUN_SECONDS = 600.0
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Cluster]:
-    if reason := available():
-        pytest.skip(reason)
-    with Cluster() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def ground(server: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def ground(postgres_server: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
     """A running raysys on a PostgreSQL of its own."""
     with kma.KmaServer(Station(), faults=lambda _: pause(0.2)) as station:
         environment = {
             "RAYSYS_FAMILIES": '["insurance", "atmos"]',
             "RAYSYS_ATMOS_SOURCE": "kma",
             "RAYSYS_KMA_BASE_URL": station.url,
-            "RAYSYS_DATABASE_URL": server.create_database(),
+            "RAYSYS_DATABASE_URL": postgres_server.create_database(),
         }
         with Ground(Home(tmp_path_factory.mktemp("away"), environment), station) as ground:
             engine = db.open_engine(ground.settings.database)
@@ -56,16 +48,16 @@ def ground(server: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     ],
 )
 def test_run_outlives_a_minute_without_its_database(
-    ground: Ground, server: Cluster, workflow: str, args: tuple[object, ...], step: int
+    ground: Ground, postgres_server: Cluster, workflow: str, args: tuple[object, ...], step: int
 ) -> None:
     with Registry(ground.settings.tracking_uri) as registry:
         registry.delete_alias("insurance", "champion")
     with Client(ground.settings) as client:
         run_id = client.start(workflow, *args)
         assert running_step(client, run_id, step) is not None
-    server.go_away()
+    postgres_server.go_away()
     pause(AWAY_SECONDS)
-    server.come_back()
+    postgres_server.come_back()
     with Client(ground.settings) as client:
         run = client.wait(run_id, RUN_SECONDS)
         assert run.status == "SUCCESSFUL", run.error

@@ -80,7 +80,7 @@ def test_eight_weeks_without_change_train_nothing(world: World) -> None:
     # Stations by rule, not by choice, and jumps at all times of the day.
     [("200", 0, 3), *(pytest.param(str(200 + n), 7 * n, 6, marks=slow) for n in range(4))],
 )
-def test_a_new_offset_of_the_sensor_is_seen_and_trained_once(
+def test_a_new_offset_of_the_sensor_is_seen_and_trained_until_the_gate_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, station: str, hour: int, weeks: int
 ) -> None:
     changed = START + WEEK + hour * HOUR

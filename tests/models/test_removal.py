@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from raysys.errors import NotFound
+from raysys.records import WORKFLOW_TAG
 from raysys.registry import Registry
-from raysys.tracking import WORKFLOW_TAG, Tracking
+from raysys.tracking import Tracking
 
 
 @pytest.fixture

@@ -13,22 +13,14 @@ from raysys.durable import Client
 from raysys.durable.engine import Engine
 from raysys.errors import Unavailable
 from raysys.settings import Settings
-from tests.postgres import Cluster, available
+from tests.postgres import Cluster
 from tests.unit.durable import flows
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Cluster]:
-    if reason := available():
-        pytest.skip(reason)
-    with Cluster() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def settings(server: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+def settings(postgres_server: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     home = tmp_path_factory.mktemp("home")
-    settings = Settings(home=home, database_url=server.create_database())
+    settings = Settings(home=home, database_url=postgres_server.create_database())
     db.migrate(settings)
     return settings
 
@@ -54,16 +46,16 @@ def test_run_fork_and_resume_on_postgres(client: Client) -> None:
 
 
 def test_run_goes_on_after_the_database_was_away(
-    client: Client, server: Cluster, settings: Settings
+    client: Client, postgres_server: Cluster, settings: Settings
 ) -> None:
     run_id = client.start("counting", 60, 0.05)
     while not flows.calls:
         threading.Event().wait(0.02)
-    server.go_away()
+    postgres_server.go_away()
     with pytest.raises(Unavailable, match="does not answer"):
         client.run(run_id)
     threading.Event().wait(2)
-    server.come_back()
+    postgres_server.come_back()
     with Client(settings) as afterwards:
         assert afterwards.output(run_id, 120) == 60
         assert [step.status for step in afterwards.steps(run_id)] == ["SUCCESSFUL"] * 60

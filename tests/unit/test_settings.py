@@ -104,7 +104,10 @@ def test_children_read_the_same_policy(tmp_path: Path, monkeypatch: pytest.Monke
     assert Settings().policy == settings.policy
 
 
-@pytest.mark.parametrize("rule", [{"windws": 3}, {"windows": 0}, {"error_tolerance": -1}])
+@pytest.mark.parametrize(
+    "rule",
+    [{"windws": 3}, {"windows": 0}, {"error_tolerance": -1}, {"bad_windows": 5, "windows": 4}],
+)
 def test_a_policy_that_means_nothing_is_refused(rule: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Settings(policy={"atmos": rule})

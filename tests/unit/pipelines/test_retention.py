@@ -13,7 +13,16 @@ from msgspec.structs import replace
 
 from raysys.artifacts import Artifacts
 from raysys.pipelines import retention
-from raysys.records import Act, Event, Feedback, ModelVersion, Promotion, Run, Snapshot
+from raysys.records import (
+    SNAPSHOT_TAG,
+    Act,
+    Event,
+    Feedback,
+    ModelVersion,
+    Promotion,
+    Run,
+    Snapshot,
+)
 from raysys.settings import Settings
 from raysys.store import decisions, events, feedback, predictions, promotions, snapshots
 from tests.conftest import NOW
@@ -72,7 +81,7 @@ def version(number: int, age: float, alias: str = "", snapshot: str = "") -> Mod
         model_uri="u",
         aliases=[alias] if alias else [],
         created_at=days(age),
-        tags={retention.SNAPSHOT_TAG: snapshot},
+        tags={SNAPSHOT_TAG: snapshot},
     )
 
 

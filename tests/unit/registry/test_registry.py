@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from raysys.errors import Conflict, ModelRefused, NotFound, RaysysError, Unavailable
-from raysys.records import ModelVersion
-from raysys.registry import PATH_TAG, SHA256_TAG, Registry
+from raysys.records import PATH_TAG, SHA256_TAG, ModelVersion
+from raysys.registry import Registry
 
 DATA = b"the bytes of a model"
 SHA = hashlib.sha256(DATA).hexdigest()
