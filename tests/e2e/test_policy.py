@@ -54,7 +54,11 @@ def good(home: Home) -> str:
 
 
 def test_a_bad_model_promoted_by_hand_is_rolled_back(home: Home, good: str) -> None:
-    truth = [answer["result"] for answer in ask(home).values()]
+    before = ask(home)
+    truth = [answer["result"] for answer in before.values()]
+    await_log(
+        home, list(before)[-1]
+    )  # of more than fifty requests of one second some are not logged
     bad = register(home.settings(), "insurance", scaled_model("insurance", 1000.0))
     home.run("models", "promote", "insurance", bad, "--reason", "it looked so good")
     await_version(home, bad)
