@@ -22,6 +22,7 @@ OVERLAYS = HERE / "overlays"
 MONITORING = HERE / "monitoring"
 IMAGE = "raysys"
 RENDER_SECONDS = 60
+PROGRAMS = Path("/opt/raysys/bin")  # of the image
 NODE_CPUS = 4  # of a serving node: HAProxy's threads are half as many
 HEADER = "# Written by `raysys kube generate`; a test compares it with what that would write.\n"
 
@@ -126,7 +127,7 @@ def _assignments(text: str) -> Iterator[tuple[str, str]]:
 def generated() -> dict[Path, str]:
     """Return the text of every generated file by its path: Serve's config, a node's environment, monitoring."""
     settings = cluster_settings((BASE / "settings.env").read_text())
-    environment = serve_environment(settings, cpus=NODE_CPUS)
+    environment = serve_environment(settings, cpus=NODE_CPUS, programs=PROGRAMS)
     # An environment file has one line a variable; a value of several lines is a file of its own.
     long = {name: value for name, value in environment.items() if "\n" in value}
     lines = (f"{n}={value}\n" for n, value in sorted(environment.items()) if n not in long)

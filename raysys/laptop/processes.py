@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from raysys.errors import Conflict, Unavailable
+from raysys.serving import standby
 from raysys.settings import Settings
 
 MARK = "RAYSYS_STACK"
@@ -74,10 +75,21 @@ def end(processes: Iterable[psutil.Process], *, grace_seconds: float = 4.0) -> N
 
 def drain(settings: Settings, *, seconds: float = 2.0) -> None:
     """Let every HAProxy of the home answer what it has taken and take no more, for so long."""
-    proxies = [p for p in find(settings) if p.info["name"] == "haproxy"]
+    there = find(settings)
+    for process in there:
+        if _runs(process, standby.__name__):  # or it would stand in for what is stopped
+            _signal(process, signal.SIGTERM)
+    proxies = [p for p in there if p.info["name"] == "haproxy"]
     for process in proxies:
         _signal(process, signal.SIGUSR1)
     psutil.wait_procs(proxies, timeout=seconds)
+
+
+def _runs(process: psutil.Process, module: str) -> bool:
+    try:
+        return module in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 def _signal(process: psutil.Process, number: signal.Signals) -> None:

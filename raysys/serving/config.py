@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+import sysconfig
+from pathlib import Path
 from typing import Any
 
 from raysys import families
-from raysys.serving import scaling
+from raysys.serving import scaling, standby
 from raysys.settings import Settings
 
 MODEL = "deployments.app:model"
@@ -20,7 +23,7 @@ MIDDLEWARES = "deployments.edge:middlewares"
 # A replica answers in a fraction of a millisecond, one request after the other: more than a few at
 # once only wait, and HAProxy lets them wait, or go away, at a hundredth of what it costs a replica.
 AT_ONCE = 8
-WAITING = 40  # the last of them waits some ten milliseconds for a replica of full speed
+WAITING = 28  # the last of them waits some ten milliseconds for a replica of full speed
 # Who asks again as soon as it is refused took a whole CPU from those that were admitted.
 REFUSAL_MILLISECONDS = 100
 QUEUE_SECONDS = 5
@@ -113,15 +116,21 @@ def _share(settings: Settings) -> dict[str, Any]:
     return {"num_cpus": 0, "resources": {settings.service_resource: settings.replica_cpus}}
 
 
-def serve_environment(settings: Settings, cpus: int | None = None) -> dict[str, str]:
+def serve_environment(
+    settings: Settings, cpus: int | None = None, programs: Path | None = None
+) -> dict[str, str]:
     """Return the variables that must be set wherever a node of the cluster starts.
 
-    `cpus` is how many such a node has, as many as this machine when nobody says it.
+    `cpus` is how many such a node has, and `programs` the folder where this package's are installed there; both are
+    this machine's when nobody says them.
     """
     # HAProxy appends the node's id of 56 letters, and a UNIX socket's path may have 107 bytes.
     folder = settings.session_folder / "ha"
     threads = max(1, min(4, (cpus or os.cpu_count() or 1) // 2))
+    if programs is None and sys.platform == "linux":
+        programs = Path(sysconfig.get_path("scripts"))
     return {
+        **({standby.BINARY: str(programs / standby.PROGRAM)} if programs else {}),
         # With Ray's 15 every other process of the machine goes before a replica; the work that nobody
         # waits for gives way by itself (cluster.give_way).
         "RAY_worker_niceness": "0",
@@ -140,7 +149,8 @@ def serve_environment(settings: Settings, cpus: int | None = None) -> dict[str, 
         # Parsing a log line a request in Python cost a sixth of the throughput; HAProxy counts by itself.
         "RAY_SERVE_HAPROXY_METRICS_ENABLED": "0",
         "RAY_SERVE_HAPROXY_TIMEOUT_SERVER_S": "60",
-        # A dead HAProxy is replaced after three checks: with the 10 s of the default, half a minute later.
+        # A dead HAProxy is replaced after three checks, and a stand-in answers until then (standby): with the 10 s of
+        # the default, half a minute.
         "RAY_SERVE_PROXY_HEALTH_CHECK_PERIOD_S": "0.5",
         "RAY_SERVE_HAPROXY_HEALTH_CHECK_INTER": _backend_rules(),
         "RAY_SERVE_HAPROXY_RETRY_ON": _default_rules(),

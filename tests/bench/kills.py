@@ -21,25 +21,25 @@ Notify = Callable[[str], None]
 
 CONNECTIONS = 16
 SECONDS = 30.0
-VICTIMS = {
-    "replica": "ServeReplica:insurance",
-    "HAProxy": "bin/haproxy",
-    "MLflow": "mlflow",
-}
 
 
 def kills(server: Raysys, notify: Notify) -> dict[str, Any]:
     """Kill one process of each kind under load; return who failed, and when the last one did."""
     found = {}
-    victims = {name: partial(_named, server, title) for name, title in VICTIMS.items()}
-    for name, these in {**victims, "watcher": partial(_watcher, server)}.items():
+    victims = {
+        "replica": partial(server.processes, "ServeReplica:insurance"),
+        "HAProxy": partial(server.processes, "bin/haproxy"),
+        "MLflow": partial(_mlflow, server),
+        "watcher": partial(_watcher, server),
+    }
+    for name, these in victims.items():
         notify(f"killing {name} under load")
         found[name] = _kill(server, these, busy=name == "replica")
     return found
 
 
-def _named(server: Raysys, title: str) -> list[psutil.Process]:
-    return [p for p in processes.find(server.settings) if title in " ".join(p.cmdline())]
+def _mlflow(server: Raysys) -> list[psutil.Process]:
+    return [p for p in processes.find(server.settings) if "mlflow" in " ".join(p.cmdline())]
 
 
 def _watcher(server: Raysys) -> list[psutil.Process]:

@@ -92,8 +92,11 @@ class Raysys:
 
     def resident_megabytes(self, name: str) -> dict[int, float]:
         """Return the memory of each process of this home whose title holds `name`, by process id."""
-        found = [p for p in processes.find(self.settings) if name in " ".join(p.cmdline())]
-        return {p.pid: round(p.memory_info().rss / 1e6, 1) for p in found}
+        return {p.pid: round(p.memory_info().rss / 1e6, 1) for p in self.processes(name)}
+
+    def processes(self, name: str) -> list[psutil.Process]:
+        """Return the processes of this home whose title, or else whose program, holds `name`."""
+        return [p for p in processes.find(self.settings) if name in (p.cmdline() or [""])[0]]
 
     def _register(self, family: str, data: bytes) -> str:
         digest = hashlib.sha256(data).hexdigest()

@@ -216,6 +216,7 @@ class Probe:
 def overload(server: Raysys, plan: Plan) -> dict[str, Any]:
     """Ask on ten times as many connections as is sensible; return who was answered, and how fast."""
     target = server.target("insurance")
+    load.run(target, HALF_CONNECTIONS, 3)  # warm-up: the calm is not that of a first minute
     with Probe(target) as calm:
         time.sleep(3)
     memory = sum(server.resident_megabytes("ServeReplica:insurance").values())

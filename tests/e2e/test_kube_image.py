@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from raysys.serving.standby import PROGRAM
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 IMPORTS = (
@@ -54,3 +56,4 @@ def test_the_lock_and_the_wheel_make_a_whole_program(tmp_path: Path) -> None:
     run(python, "-c", IMPORTS, env=clean)
     for program in ("raysys", "ray", "serve", "mlflow"):
         run(prefix / "bin" / program, "--help", env=clean)
+    run(prefix / "bin" / PROGRAM, "-v", env=clean)

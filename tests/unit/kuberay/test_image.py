@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
+from kuberay.manifests import BASE, PROGRAMS
+from raysys.serving.standby import BINARY, PROGRAM
+
 ROOT = Path(__file__).parents[3]
 DOCKERFILE = ROOT / "kuberay" / "Dockerfile"
 BIN = Path(sys.executable).parent
@@ -186,6 +189,14 @@ def test_the_wheel_holds_the_manifests_and_no_test(source: Path, tmp_path: Path)
         "workflows/worker.py",
     } <= set(names)
     assert not [name for name in names if name.startswith("tests") or "secret" in name]
+    (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+    assert f"{PROGRAM} = " in zipfile.ZipFile(wheel).read(entry_points).decode()
+
+
+def test_nodes_start_haproxy_through_the_program_of_the_image() -> None:
+    (copied,) = of("COPY", last_stage())
+    assert copied.endswith(f" {PROGRAMS.parent}")
+    assert f"{BINARY}={PROGRAMS / PROGRAM}\n" in (BASE / "node.env").read_text()
 
 
 def uv() -> Path:
