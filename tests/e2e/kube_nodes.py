@@ -292,7 +292,10 @@ class Cluster:
             k: v for k, v in os.environ.items() if not k.startswith(("RAYSYS_", "RAY_", "MLFLOW_"))
         }
         folder = str(Path(self._told["RAY_SERVE_HAPROXY_CONFIG_FILE_LOC"]).parent)
-        told = {k: v.replace(folder, str(self._short / "ha")) for k, v in self._told.items()}
+        here = {folder: str(self._short / "ha"), str(manifests.PROGRAMS): str(BIN)}
+        told = dict(self._told)
+        for there, place in here.items():
+            told = {k: v.replace(there, place) for k, v in told.items()}
         return {
             **kept,
             **told,
