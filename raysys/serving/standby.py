@@ -24,7 +24,7 @@ from pathlib import Path
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 PROGRAM = "raysys-haproxy"
 START_SECONDS = 30.0
-STAND_IN_SECONDS = 30.0
+STAND_IN_SECONDS = 120.0  # far longer than Serve needs; with its raylet it ends at once
 STAND_INS = 3
 ROUTE = re.compile(r"^\s*use_backend ", re.MULTILINE)
 BIND = re.compile(r"^(\s*bind\s+)\S*:(\d+)", re.MULTILINE)
@@ -110,7 +110,8 @@ def keep(binary: str, configuration: Path, pid: int) -> None:
     Whoever stops HAProxy for good ends its keeper first.
     """
     haproxy, raylet = os.pidfd_open(pid), _raylet_of(pid)
-    admin = _admin_socket(configuration.read_text())
+    text = configuration.read_text()  # of `pid`: Serve may write another while there is a stand-in
+    admin = _admin_socket(text)
     if not _wait_until_running(admin, pid, haproxy):
         return
     held = Held(admin)
@@ -124,9 +125,12 @@ def keep(binary: str, configuration: Path, pid: int) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return
+        path = _stand_in_path(configuration)
         for _ in range(STAND_INS):
-            there = _running_pid(admin) is not None
-            if there or not _stand_in(binary, configuration, held, raylet):
+            if _running_pid(admin) is not None:
+                return
+            path.write_text(stand_in_configuration(text))
+            if not _stand_in(binary, path, held, raylet):
                 return
 
 
@@ -214,10 +218,8 @@ class Held:
         return there
 
 
-def _stand_in(binary: str, configuration: Path, held: Held, raylet: int) -> bool:
-    """Run a stand-in until its successor ends it; say whether it was killed instead."""
-    path = _stand_in_path(configuration)
-    path.write_text(stand_in_configuration(configuration.read_text()))
+def _stand_in(binary: str, path: Path, held: Held, raylet: int) -> bool:
+    """Run a stand-in with what `path` says until its successor ends it; say whether it was killed instead."""
     there = held.give(lambda give: subprocess.Popen([binary, "-db", "-f", path, "-x", give]))
     _ended(os.pidfd_open(there.pid), raylet, seconds=STAND_IN_SECONDS)
     if there.poll() is None:
