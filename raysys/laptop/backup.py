@@ -202,12 +202,23 @@ def _unpacked(source: Path, home: Path, notify: Notify) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=".restore-", dir=home) as folder:
         try:
             with tarfile.open(source, "r:gz") as tar:
-                tar.extractall(folder, filter="data")
+                _extract(tar, Path(folder).resolve())
         except FileNotFoundError:
             raise NotFound(f"There is no file {source}.", path=str(source)) from None
         except (tarfile.TarError, OSError, EOFError) as error:
             raise InvalidInput(f"{source} is no backup, or is damaged: {error}") from error
         yield Path(folder)
+
+
+def _extract(tar: tarfile.TarFile, folder: Path) -> None:
+    """Unpack files and folders; raise TarError for anything else, and for what would lie outside of `folder`."""
+    # Python has it since 3.11.4; Debian 12's is older.
+    tar.extraction_filter = getattr(tarfile, "data_filter", None)
+    for member in tar:
+        inside = (folder / member.name).resolve().is_relative_to(folder)
+        if not inside or not (member.isfile() or member.isdir()):
+            raise tarfile.TarError(f"{member.name} does not belong into a backup")
+        tar.extract(member, folder)
 
 
 def _manifest(folder: Path, source: Path) -> Manifest:

@@ -183,6 +183,19 @@ def test_a_file_that_is_no_backup_is_refused(kept: Settings, file: Path, tmp_pat
         backup.restore(kept, tmp_path / "absent")
 
 
+def test_what_would_lie_outside_of_the_home_is_refused(
+    kept: Settings, file: Path, tmp_path: Path
+) -> None:
+    link = tarfile.TarInfo("link")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    for strange in (tarfile.TarInfo("../outside"), tarfile.TarInfo("/outside"), link):
+        with tarfile.open(tmp_path / "strange", "w:gz") as tar:
+            tar.addfile(strange)
+        with pytest.raises(InvalidInput, match="damaged"):
+            backup.restore(kept, tmp_path / "strange", replace=True)
+    assert not (kept.home / "outside").exists()
+
+
 def test_nothing_is_restored_under_what_runs(
     kept: Settings, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
