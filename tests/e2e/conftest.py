@@ -114,6 +114,14 @@ class Home:
         """Run a command with `--json` and return what it printed."""
         return json.loads(self.run(*words, "--json", code=code))
 
+    def wait_until_logged(self, request_id: str) -> None:
+        """Return when the log of predictions has the request."""
+        processes.wait_until(
+            lambda: self.run("lineage", request_id, code=None) != "",  # an error has no output
+            f"{request_id} to be logged",
+            timeout_seconds=60,
+        )
+
     def all_environment(self) -> dict[str, str]:
         """Return the environment of this test run without another home's settings, and with this home's."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("RAYSYS_", "RAY_"))}

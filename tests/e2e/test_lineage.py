@@ -12,7 +12,6 @@ import pytest
 import sqlalchemy as sa
 
 from raysys import db, families
-from raysys.laptop import processes
 from raysys.records import TrainReport, revive
 from raysys.sources import series_name
 from raysys.store import observations
@@ -38,11 +37,7 @@ def ask(home: Home, family: str, body: Any, **query: str) -> tuple[Any, str]:
     with home.client() as client:
         answer = client.put(path, json=body, params=query, headers={"x-request-id": id})
         assert answer.status_code == 200, answer.text
-    processes.wait_until(
-        lambda: "There is no logged prediction" not in home.run("lineage", id, code=None),
-        f"{id} to be logged",
-        timeout_seconds=30,
-    )
+    home.wait_until_logged(id)
     return answer.json(), id
 
 

@@ -39,14 +39,6 @@ def await_version(home: Home, wanted: str) -> None:
     processes.wait_until(lambda: version(home) == wanted, f"version {wanted}", timeout_seconds=60)
 
 
-def await_log(home: Home, id: str) -> None:
-    processes.wait_until(
-        lambda: "There is no logged prediction" not in home.run("lineage", id, code=None),
-        f"{id} to be logged",
-        timeout_seconds=60,
-    )
-
-
 @pytest.fixture
 def good(home: Home) -> str:
     """The version that serves before."""
@@ -56,9 +48,8 @@ def good(home: Home) -> str:
 def test_a_bad_model_promoted_by_hand_is_rolled_back(home: Home, good: str) -> None:
     before = ask(home)
     truth = [answer["result"] for answer in before.values()]
-    await_log(
-        home, list(before)[-1]
-    )  # of more than fifty requests of one second some are not logged
+    # Of more than fifty requests of one second some are not logged.
+    home.wait_until_logged(list(before)[-1])
     bad = register(home.settings(), "insurance", scaled_model("insurance", 1000.0))
     home.run("models", "promote", "insurance", bad, "--reason", "it looked so good")
     await_version(home, bad)
@@ -68,7 +59,7 @@ def test_a_bad_model_promoted_by_hand_is_rolled_back(home: Home, good: str) -> N
     ]
     with home.client() as client:
         assert client.post("/feedback/insurance", json=said).status_code == 202
-    await_log(home, list(answers)[-1])
+    home.wait_until_logged(list(answers)[-1])
 
     run = home.run("schedules", "trigger", "quality-insurance").strip()
     home.run("runs", "show", run, "--follow")
