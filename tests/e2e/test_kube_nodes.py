@@ -218,10 +218,13 @@ def test_a_worker_node_that_dies_in_a_training_loses_nothing(ground: Ground) -> 
 
 
 def searching(ground: Ground, run: str) -> list[Node]:
-    """Return the worker on which the run searches now."""
+    """Return a worker on which the run searches now: the search's own, or, when it is the head, one of its trials'."""
     steps = ground.run_status(run)["steps"]
     places = [str(step["where"]) for step in steps if step["name"] == "search" and step["where"]]
-    return [node for node in ground.workers if places and node.address in places[-1]]
+    if not places:
+        return []
+    # Each trial takes the only CPU of a worker.
+    return [n for n in ground.workers if n.address in places[-1]] or ground.workers[:1]
 
 
 def ended(ground: Ground, run: str) -> bool:
