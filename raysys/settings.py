@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -14,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidationError,
     field_validator,
     model_validator,
 )
@@ -22,13 +24,19 @@ from pydantic_settings import (
     JsonConfigSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
+
+from raysys.errors import InvalidInput
 
 HOME_NAME = ".raysys"
 CONFIG_NAME = "raysys.toml"
 RUNNING_NAME = "running.json"
 EVERY = "all"  # the policy of families that have none of their own
+
+# What `Settings()` raises; `refusal` says it to people.
+UNREADABLE = (ValidationError, SettingsError, tomllib.TOMLDecodeError)
 
 AtmosSource = Literal["kma", "open-meteo", "sample"]
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -468,6 +476,22 @@ class Settings(BaseSettings):
             for name, v in self.changed().items()
         }
         return {**values, "RAYSYS_HOME": str(self.home)}
+
+
+def refusal(error: Exception) -> InvalidInput:
+    """Return what is wrong with the settings, one fault a setting, by the error that `Settings()` raised."""
+    if isinstance(error, ValidationError):
+        issues = [
+            {"loc": list(fault["loc"]), "reason": fault["msg"].removeprefix("Value error, ")}
+            for fault in error.errors(include_input=False)
+        ]
+    else:
+        toml = isinstance(error, tomllib.TOMLDecodeError)
+        issues = [{"loc": [CONFIG_NAME if toml else "RAYSYS_*"], "reason": str(error)}]
+    return InvalidInput(
+        f"The settings cannot be read. Correct the variable RAYSYS_NAME or the line in {CONFIG_NAME}:",
+        issues=issues,
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -24,6 +24,7 @@ from raysys.cli import (
     work,
 )
 from raysys.errors import RaysysError
+from raysys.settings import UNREADABLE, refusal
 
 COMMANDS = "raysys.commands"  # the entry points of other packages' commands
 
@@ -81,10 +82,10 @@ def main() -> None:
     """Run a command: exit 0 when it is done, 1 when it failed, 2 when it was used wrongly."""
     try:
         app()
-    except RaysysError as error:
+    except (RaysysError, *UNREADABLE) as error:
         if "--verbose" in sys.argv:
             raise
-        screen.show_error(error)
+        screen.show_error(error if isinstance(error, RaysysError) else refusal(error))
         sys.exit(1)
     except KeyboardInterrupt:
         screen.err.print("interrupted; a started run goes on: `raysys runs list`")

@@ -63,6 +63,38 @@ def test_down_with_nothing_running_says_so(
     assert "Nothing was running." in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("RAYSYS_HTTP_PORT", "secret-abc", "http_port: Input should be a valid integer"),
+        ("RAYSYS_POLICY", "{", 'RAYSYS_*: error parsing value for field "policy"'),
+        (
+            "RAYSYS_POLICY",
+            '{"atmos": {"bad_windows": 9}}',
+            "policy.atmos: bad_windows is 9, and of 4 windows no more can be bad",
+        ),
+        ("raysys.toml", "http_port = [", "raysys.toml: "),
+    ],
+)
+def test_unreadable_settings_are_named_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+    value: str,
+    said: str,
+) -> None:
+    if name.startswith("RAYSYS_"):
+        monkeypatch.setenv(name, value)
+    else:
+        (tmp_path / name).write_text(value)
+    assert run(monkeypatch, tmp_path, "status") == 1
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
+    assert "secret-abc" not in shown
+
+
 def test_settings_are_shown_with_secrets_masked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
