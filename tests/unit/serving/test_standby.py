@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -74,15 +75,24 @@ class Ground:
 
     def start(self, *arguments: str, keeper: bool = True) -> subprocess.Popen[bytes]:
         """Start HAProxy through its stand-in's program, and return when it has its keeper."""
-        code = "from raysys.serving.standby import main; main()"
-        command = [sys.executable, "-c", code, "-db", "-f", str(self.path), *arguments]
-        started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.started.append(started)
+        started = self.spawn(self.command(*arguments))
         wait(lambda: self.running() == started.pid)
         if not keeper:
             return started
-        wait(lambda: [holds(k, self.port) for k in self.keepers(started.pid)] == [True])
+        self.wait_for_keeper(started.pid)
         return started
+
+    def command(self, *arguments: str) -> list[str]:
+        code = "from raysys.serving.standby import main; main()"
+        return [sys.executable, "-c", code, "-db", "-f", str(self.path), *arguments]
+
+    def spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        started = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.started.append(started)
+        return started
+
+    def wait_for_keeper(self, pid: int) -> None:
+        wait(lambda: [holds(k, self.port) for k in self.keepers(pid)] == [True])
 
     def running(self) -> int | None:
         return standby._running_pid(self.admin)
@@ -111,6 +121,16 @@ class Ground:
             return caller.getresponse().status
         finally:
             caller.close()
+
+    def refuses(self) -> bool:
+        """Say whether nobody listens; what dies has its sockets a little longer than its name."""
+        try:
+            self.ask()
+        except ConnectionRefusedError:
+            return True
+        except (OSError, http.client.HTTPException):
+            return False
+        return False
 
 
 class Callers:
@@ -265,8 +285,21 @@ def test_who_ends_the_keeper_first_stops_haproxy_for_good(ground: Ground) -> Non
     os.kill(there.pid, signal.SIGUSR1)
     there.wait(10)
     assert not ground.there()
-    with pytest.raises(ConnectionRefusedError):
-        ground.ask()
+    wait(ground.refuses)
+
+
+def test_haproxy_ends_with_the_raylet_that_it_runs_under(ground: Ground) -> None:
+    raylet = ground.path.with_name("raylet")  # a process is named after what was executed
+    raylet.symlink_to("/bin/sh")
+    node = ground.spawn([str(raylet), "-c", f"{shlex.join(ground.command())} & wait"])
+    wait(lambda: ground.running() is not None)
+    haproxy = psutil.Process(ground.running())
+    ground.wait_for_keeper(haproxy.pid)
+    assert next(p.name() for p in haproxy.parents()) == "raylet"
+    node.kill()
+    node.wait()
+    wait(lambda: not ground.there())
+    wait(ground.refuses)
 
 
 def test_a_first_haproxy_takes_over_from_one_that_serve_has_lost(ground: Ground) -> None:
